@@ -1,0 +1,140 @@
+"""
+A binding says where and how a secret may be used. It is sealed with the value.
+
+The stored bytes are JSON; what the seal authenticates is the hash of exactly those bytes, so nothing is ever
+re-serialised to check it. `load` is strict: an unknown member, flag or type refuses, since an old reader must not
+ignore a restriction that a newer writer meant.
+
+    scheme      always "https"
+    hosts       [[pattern, port], …]         never empty
+    methods     ["GET", …]                   never empty
+    paths       ["/v1/", …]                  prefixes of the path as sent; never empty
+    placements  [["header"|"query", name, format], …]
+    constants   [[name, value], …]           header added unless the caller sent one
+    service, region                          sigv4 scope, or null: taken from the host
+    flags       ["private", …]               see FLAGS
+"""
+
+import functools
+import hashlib
+import json
+from dataclasses import dataclass
+
+from addon import hosts as names
+from addon.errors import Fault
+
+FLAGS = frozenset({"private"})
+"""`private`: the host may resolve to a private address."""
+
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE")
+"""The methods of a binding that names none. TRACE and CONNECT can never be bound."""
+
+REGISTERED_METHODS = frozenset(SAFE_METHODS) | {"PROPFIND", "PROPPATCH", "MKCOL", "COPY", "MOVE", "LOCK", "UNLOCK", "REPORT", "SEARCH", "QUERY", "LIST", "PURGE"}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a value goes: `where` is `header` or `query`; `format` holds `{field}` markers."""
+
+    where: str
+    name: str
+    format: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Binding:
+    """See the module. Equality is by content; `digest` is of the bytes that are stored."""
+
+    hosts: tuple[tuple[str, int], ...]
+    methods: tuple[str, ...] = SAFE_METHODS
+    paths: tuple[str, ...] = ("/",)
+    placements: tuple[Placement, ...] = ()
+    constants: tuple[tuple[str, str], ...] = ()
+    service: str | None = None
+    region: str | None = None
+    flags: frozenset[str] = frozenset()
+    scheme: str = "https"
+
+    def covers(self, host: str, port: int) -> bool:
+        """Whether a normalised host and port are bound."""
+        return any(port == p and names.matches(pattern, host) for pattern, p in self.hosts)
+
+    def dump(self) -> bytes:
+        """The bytes to store and seal."""
+        return json.dumps(
+            {
+                "scheme": self.scheme,
+                "hosts": [[h, p] for h, p in self.hosts],
+                "methods": list(self.methods),
+                "paths": list(self.paths),
+                "placements": [[p.where, p.name, p.format] for p in self.placements],
+                "constants": [[n, v] for n, v in self.constants],
+                "service": self.service,
+                "region": self.region,
+                "flags": sorted(self.flags),
+            },
+            separators=(",", ":"),
+        ).encode()
+
+
+def digest(stored: bytes) -> bytes:
+    """SHA-256 of the stored bytes; this is what the sealed context carries."""
+    return hashlib.sha256(stored).digest()
+
+
+@functools.lru_cache(maxsize=1024)
+def load(stored: bytes) -> Binding:
+    """
+    The binding in stored bytes. A pure function of its argument, so its memory can never be stale.
+
+    Raises Fault for anything that is not exactly what `dump` writes.
+    """
+    try:
+        raw = json.loads(stored, object_pairs_hook=_no_duplicates)
+        binding = Binding(
+            scheme=_one_of(raw.pop("scheme"), {"https"}),
+            hosts=tuple((_text(h), _port(p)) for h, p in raw.pop("hosts")),
+            methods=tuple(_text(m) for m in raw.pop("methods")),
+            paths=tuple(_text(p) for p in raw.pop("paths")),
+            placements=tuple(
+                Placement(_one_of(w, {"header", "query"}), _text(n), _text(f)) for w, n, f in raw.pop("placements")
+            ),
+            constants=tuple((_text(n), _text(v)) for n, v in raw.pop("constants")),
+            service=_optional(raw.pop("service")),
+            region=_optional(raw.pop("region")),
+            flags=frozenset(_one_of(f, FLAGS) for f in raw.pop("flags")),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Fault("vault_unavailable", "a stored binding cannot be read") from error
+    if raw or not (binding.hosts and binding.methods and binding.paths):
+        raise Fault("vault_unavailable", "a stored binding cannot be read")
+    return binding
+
+
+def _no_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError
+    return found
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError
+    return value
+
+
+def _optional(value: object) -> str | None:
+    return None if value is None else _text(value)
+
+
+def _port(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 65536:
+        raise ValueError
+    return value
+
+
+def _one_of(value: object, allowed: frozenset[str] | set[str]) -> str:
+    if value not in allowed:
+        raise ValueError
+    return str(value)

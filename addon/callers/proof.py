@@ -1,0 +1,59 @@
+"""
+Where a request carries the key of its caller.
+
+`Proxy-Authorization: Basic <caller:key>` comes by itself from `HTTPS_PROXY=http://NAME:KEY@HOST:PORT`: on the CONNECT,
+where it holds for the tunnel, or on a plain request. `X-Alter-Key` is for clients that cannot send it.
+"""
+
+import base64
+import binascii
+from dataclasses import dataclass
+
+from addon.callers.key import Key, Mistyped, parse
+from addon.errors import Refusal
+from addon.model import Request
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """A presented key, and the caller's name where one came with it."""
+
+    key: Key
+    name: str | None
+
+
+def find(request: Request) -> Proof | None:
+    """
+    The proof a request carries, or None.
+
+    Raises Refusal `caller_invalid` for anything malformed, repeated, or two proofs that disagree.
+    """
+    own = [parse_basic(value) for value in request.values(b"proxy-authorization")]
+    if request.tunnel_key is not None:
+        own.append(parse_basic(request.tunnel_key.encode("latin-1")))
+    explicit = [_parse_key(value) for value in request.values(b"x-alter-key")]
+    if len(explicit) > 1 or len(own) > 1:
+        raise Refusal("caller_invalid")
+    if own and explicit and own[0].key.digest != explicit[0].key.digest:
+        # Both must name the same caller, and only the vault could tell of two different keys: equal keys are enough.
+        raise Refusal("caller_invalid")
+    return own[0] if own else explicit[0] if explicit else None
+
+
+def parse_basic(value: bytes) -> Proof:
+    """`Basic <base64 name:key>` (RFC 7617). Raises Refusal `caller_invalid`."""
+    scheme, _, encoded = value.partition(b" ")
+    if scheme.lower() != b"basic":
+        raise Refusal("caller_invalid")
+    try:
+        name, colon, key = base64.b64decode(encoded.strip(), validate=True).decode("utf-8").partition(":")
+        return Proof(parse(key if colon else ""), name)
+    except (binascii.Error, ValueError):
+        raise Refusal("caller_invalid") from None
+
+
+def _parse_key(value: bytes) -> Proof:
+    try:
+        return Proof(parse(value.decode("ascii").strip()), None)
+    except (Mistyped, UnicodeDecodeError):
+        raise Refusal("caller_invalid") from None

@@ -1,0 +1,62 @@
+"""
+Why a request would be authorized or refused: the live pipeline, run on a request nobody made.
+
+Nothing is opened, recorded or used up.
+"""
+
+import ipaddress
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from addon import hosts
+from addon.errors import Usage
+from addon.model import Caller, Request
+from addon.pipeline import Authorized, Refused, Step, authorize
+from addon.vault import Vault
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """`decision` is `authorized` or `refused`; `code` is empty unless refused; `steps` end with the one that decided."""
+
+    decision: str
+    code: str
+    steps: tuple[Step, ...]
+
+
+def attempt(grant_id: str, *, url: str, method: str, client_ip: str) -> Request:
+    """The request that would carry a grant to a URL. Raises Usage."""
+    parts = urlsplit(url)
+    try:
+        host, port = hosts.normalize(parts.hostname or ""), parts.port or (443 if parts.scheme == "https" else 80)
+        ipaddress.ip_address(client_ip)
+    except ValueError:
+        raise Usage(
+            f"cannot explain a request to {url!r} from {client_ip!r}",
+            hint="give a whole URL such as --url https://api.example.com/v1/things, and a plain address with --ip",
+        ) from None
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    authority = parts.netloc.encode()
+    return Request(
+        id="explain",
+        scheme=parts.scheme,
+        host=host,
+        port=port,
+        method=method.upper(),
+        target=target.encode(),
+        headers=((b"Host", authority), (b"X-Alter-Grant", grant_id.encode())),
+        authorities=(authority,),
+        sni=host,
+        client_ip=client_ip,
+    )
+
+
+def explain(request: Request, *, vault: Vault, caller: Caller | None, now: float) -> Explanation:
+    """Every step of the decision about `request` at `now`, as made by `caller`."""
+    steps: list[Step] = []
+    outcome = authorize(request, vault=vault, now=now, caller=caller, steps=steps)
+    if isinstance(outcome, Refused):
+        return Explanation("refused", outcome.code, tuple(steps))
+    if isinstance(outcome, Authorized):
+        return Explanation("authorized", "", tuple(steps))
+    return Explanation("refused", "untagged", tuple(steps))

@@ -1,0 +1,43 @@
+"""mitmproxy's flow ↔ our values. Nothing is decided here."""
+
+from mitmproxy import http
+
+from addon import hosts
+from addon.model import Head, Request
+
+
+def read(flow: http.HTTPFlow, *, request_id: str, tunnel_key: str | None) -> Request:
+    """The request of a flow as the kernel sees it. Tolerates the malformed ones for which mitmproxy calls hooks too."""
+    raw, client = flow.request.data, flow.client_conn
+    headers = tuple(flow.request.headers.fields)
+    authority = raw.authority
+    connect = flow.request.method == "CONNECT"
+    claimed = tuple(value for name, value in headers if name.lower() == b"host")
+    if authority and not connect:
+        claimed = (*claimed, authority)
+    return Request(
+        id=request_id,
+        scheme="https" if connect else flow.request.scheme,
+        host=hosts.fold(flow.request.host),
+        port=flow.request.port,
+        method=flow.request.method,
+        target=b"" if connect else raw.path,
+        headers=headers,
+        authorities=claimed,
+        sni=client.sni if client.tls_established else None,
+        client_ip=str(client.peername[0]) if client.peername else "",
+        tunnel_key=tunnel_key,
+    )
+
+
+def write(flow: http.HTTPFlow, head: Head) -> None:
+    """Put a head in place of the flow's own. The target goes out in origin-form (RFC 9112 3.2.1)."""
+    flow.request.headers = http.Headers(list(head.headers))
+    flow.request.data.path = head.target
+    if not (flow.request.is_http2 or flow.request.is_http3):
+        flow.request.data.authority = b""
+
+
+def read_head(flow: http.HTTPFlow) -> Head:
+    """The head of a flow as it stands."""
+    return Head(flow.request.method, flow.request.data.path, tuple(flow.request.headers.fields))

@@ -1,0 +1,75 @@
+"""
+The few changes mitmproxy needs before a credential may pass through it.
+
+Every private name of mitmproxy that this program touches is touched here and nowhere else. Each patch names the defect
+it mends and has a test in `tests/e2e/test_hardening.py` which shows that defect in plain mitmproxy, so that it fails
+once the patch is no longer needed. All of them concern mitmproxy 12.2.3 and 12.3.1.
+
+    P1  replies     a refusal is sent at once; plain mitmproxy first takes in the whole body
+    P2  dispatch    every socket is closed; plain mitmproxy leaks one when a connection is dropped in mid-body
+    P3  http1       HTTP/1 trailers are dropped; plain mitmproxy crashes and the client hangs
+    P4  http1       interim responses (1xx) are skipped; plain mitmproxy takes the first for the final one
+    P5  http1       every HTTP/1 request body is framed; plain mitmproxy sends h2 bodies bare: request smuggling
+    P6  http1       a head of more than 64 KiB is refused; plain mitmproxy reads on until memory is full
+    P7  replies     responses made by the proxy are ours; plain mitmproxy tells exception texts, hosts and its version
+    P8  dispatch    hooks fail closed and a request needs a verdict; plain mitmproxy logs the exception and forwards
+    P9  certstore   many hosts are cheap; plain mitmproxy spends 1 ms per connection above 100 hosts
+
+What the shell and mitmproxy's side agree on travels in `flow.metadata`: see `addon.hardening.local`.
+"""
+
+from addon.hardening import target
+from addon.hardening.local import (
+    HOLD,
+    INJECTED,
+    PASS,
+    REFUSAL,
+    REQUEST_ID,
+    VERDICT,
+    connection_refused,
+    local_response,
+)
+from addon.hardening.target import Unproven
+
+__all__ = [
+    "HOLD",
+    "INJECTED",
+    "PASS",
+    "REFUSAL",
+    "REQUEST_ID",
+    "VERDICT",
+    "Unproven",
+    "connection_refused",
+    "install",
+    "local_response",
+]
+
+
+def install() -> None:
+    """
+    Apply all patches to this process; a second call changes nothing.
+
+    Raises Unproven, before anything is changed, when a patched file of mitmproxy is not one the patches were proved on.
+    """
+    target.verify()
+    # Only after the check: what a future mitmproxy renamed would otherwise be an ImportError without a hint.
+    from addon.hardening import certstore, dispatch, http1, replies  # noqa: PLC0415
+
+    if dispatch.installed():
+        return
+    for patch in (
+        replies.reply_at_once,
+        replies.answer_errors,
+        replies.name_upstream_errors,
+        replies.answer_malformed_requests,
+        replies.answer_failed_tunnels,
+        http1.drop_trailers,
+        http1.skip_interim_responses,
+        http1.frame_requests,
+        http1.drop_response_trailers,
+        http1.limit_heads,
+        certstore.keep_many_certificates,
+        dispatch.require_verdict,
+        dispatch.fail_closed,
+    ):
+        patch()

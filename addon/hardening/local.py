@@ -1,0 +1,89 @@
+"""
+Answers put on a flow, and what travels in `flow.metadata` between the shell and the patches.
+
+    alter.id        request id of the audit record; one is made up where the shell gave none
+    alter.verdict   set by the shell in `requestheaders`; without one nothing leaves:
+                        pass        goes out as it is
+                        injected    goes out, the credential is in it
+                        hold        the body is held back; the `request` hook must turn it into `injected`
+    alter.refusal   set by the patches before the `error` hook: the code of the answer the client is about to get
+    alter.leaving   set by the patches: the upstream connection of this request was asked for
+"""
+
+import time
+import uuid
+from http import HTTPStatus
+
+from mitmproxy import http
+
+from addon.refusals import Answer, answer
+
+REQUEST_ID = "alter.id"
+VERDICT = "alter.verdict"
+REFUSAL = "alter.refusal"
+LEAVING = "alter.leaving"
+
+PASS = "pass"
+INJECTED = "injected"
+HOLD = "hold"
+
+_CONNECTION_REFUSED = "alter:"
+
+
+def local_response(flow: http.HTTPFlow, reply: Answer) -> None:
+    """
+    Make `reply` the response of `flow`, to be sent as soon as the present hook is over and without reading the body.
+
+    For `requestheaders`, `request` and `http_connect`. An HTTP/1 client that waits for `100 Continue` is told that the
+    connection closes, because it may or may not send the body (RFC 9110 10.1.1).
+    """
+    flow.response = to_response(reply, flow.request)
+    hasten(flow)
+
+
+def hasten(flow: http.HTTPFlow) -> None:
+    """Have the response of `flow` sent without reading the request body first."""
+    flow.request.stream = True
+    awaits_continue = flow.request.headers.pop("expect", None) is not None
+    if awaits_continue and flow.response and not (flow.request.is_http2 or flow.request.is_http3):
+        flow.response.headers["Connection"] = "close"
+
+
+def refuse(flow: http.HTTPFlow, code: str) -> None:
+    """Answer `flow` with the refusal `code`."""
+    local_response(flow, answer(code, request_id(flow)))
+
+
+def request_id(flow: http.HTTPFlow) -> str:
+    """The id the shell gave this request, else a fresh one that stays with the flow."""
+    return str(flow.metadata.setdefault(REQUEST_ID, str(uuid.uuid4())))
+
+
+def may_leave(flow: http.HTTPFlow) -> bool:
+    """Whether the shell has decided that this request goes out as it is now."""
+    return flow.metadata.get(VERDICT) in (PASS, INJECTED)
+
+
+def to_response(reply: Answer, request: http.Request | None) -> http.Response:
+    """`reply` as a response to `request`: with its length, and without its body where the method is HEAD."""
+    now = time.time()
+    return http.Response(
+        http_version=b"HTTP/1.1",
+        status_code=reply.status,
+        reason=HTTPStatus(reply.status).phrase.encode(),
+        headers=http.Headers((*reply.headers, (b"Content-Length", b"%d" % len(reply.body)))),
+        content=b"" if request and request.method == "HEAD" else reply.body,
+        trailers=None,
+        timestamp_start=now,
+        timestamp_end=now,
+    )
+
+
+def connection_refused(code: str) -> str:
+    """
+    The error text that makes an upstream connection fail with the refusal `code`.
+
+    For `server_connect` (`data.server.error = connection_refused("address_forbidden")`), and as the text of an OSError
+    raised by the event loop's `getaddrinfo`.
+    """
+    return _CONNECTION_REFUSED + code

@@ -1,0 +1,192 @@
+"""What the proxy answers itself: at once (P1), and in its own words (P7)."""
+
+import json
+import re
+import uuid
+from collections.abc import Callable, Generator
+from dataclasses import replace
+from http import HTTPStatus
+from typing import Any
+
+from mitmproxy import http
+from mitmproxy.connection import ConnectionState
+from mitmproxy.net.http import http1
+from mitmproxy.proxy import commands, layer
+from mitmproxy.proxy.layers.http import HttpLayer, HttpStream, _http1
+from mitmproxy.proxy.layers.http._events import (
+    ErrorCode,
+    ResponseData,
+    ResponseEndOfMessage,
+    ResponseHeaders,
+    ResponseProtocolError,
+)
+from mitmproxy.proxy.layers.http._hooks import HttpResponseHeadersHook
+from mitmproxy.proxy.layers.http._http1 import Http1Server
+from mitmproxy.proxy.layers.http._http2 import Http2Server
+from mitmproxy.proxy.layers.http._http3 import Http3Server
+
+from addon.hardening import target
+from addon.hardening.local import REFUSAL, connection_refused, refuse, request_id, to_response
+from addon.refusals import CODES, answer
+
+Commands = Generator[commands.Command, Any, None]
+Handler = Callable[[Any, Any], Commands]
+Server = Http1Server | Http2Server | Http3Server
+
+_REFUSED = re.compile(rf"(?:Connection killed: |\[Errno -?\d+\] )?{connection_refused('([a-z_]+)')}")
+_CLIENT_ERRORS = {ErrorCode.GENERIC_CLIENT_ERROR, ErrorCode.REQUEST_VALIDATION_FAILED, ErrorCode.DESTINATION_UNKNOWN}
+
+
+def reply_at_once() -> None:
+    """
+    P1: a response set in `requestheaders` is sent at once.
+
+    Plain mitmproxy first reads the whole request body into memory, or raises NotImplementedError and lets the client
+    hang if the request is streamed.
+    """
+
+    def make(original: Callable[[HttpStream], Commands]) -> Callable[[HttpStream], Commands]:
+        def start_request_stream(stream: HttpStream) -> Commands:
+            if stream.flow.response is None:
+                yield from original(stream)
+                return
+            # For send_response the request is over, so it ends the flow. What still arrives for a stream that ended is
+            # dropped by the layer above; what arrived during the hooks waits in this one, and state_errored eats it.
+            stream.client_state = stream.state_done
+            yield HttpResponseHeadersHook(stream.flow)
+            if (yield from stream.check_killed(emit_error_hook=True)):
+                return
+            yield from stream.send_response()
+            stream.client_state = stream.state_errored
+            if _is_http1(stream.flow.request) and stream.flow.response.headers.get("connection") == "close":
+                yield commands.CloseConnection(stream.context.client)
+
+        return start_request_stream
+
+    target.replace(HttpStream, "start_request_stream", make=make)
+
+
+def answer_errors() -> None:
+    """
+    P7: an error is told to the client as problem+json, alike in HTTP/1, 2 and 3, and the connection goes on if it can.
+
+    Plain mitmproxy sends an HTML page with the exception's text, the upstream's host and `Server: mitmproxy <version>`,
+    and closes HTTP/1 connections even where only the upstream failed.
+    """
+
+    def make(original: Handler) -> Handler:
+        def handle(server: Server, event: Any) -> Commands:
+            if isinstance(event, ResponseProtocolError):
+                return _answer(server, event, original)
+            return original(server, event)
+
+        return handle
+
+    target.replace(Http1Server, "send", make=make)
+    target.replace(Http2Server, "_handle_event", make=make)
+    target.replace(Http3Server, "_handle_event", make=make)
+
+
+def name_upstream_errors() -> None:
+    """P7: the `error` hook finds the code of the answer in `flow.metadata`, so that the record says what was told."""
+
+    def make(original: Callable[[HttpStream, Any], Commands]) -> Callable[[HttpStream, Any], Commands]:
+        def handle_protocol_error(stream: HttpStream, event: Any) -> Commands:
+            over = (stream.state_stream_response_body, stream.state_done, stream.state_errored)
+            if (
+                isinstance(event, ResponseProtocolError)
+                and event.code.http_status_code()
+                and stream.client_state != stream.state_errored
+                and stream.server_state not in over
+            ):
+                stream.flow.metadata[REFUSAL] = _code(event)
+            return original(stream, event)
+
+        return handle_protocol_error
+
+    target.replace(HttpStream, "handle_protocol_error", make=make)
+
+
+def answer_malformed_requests() -> None:
+    """P7: what cannot be parsed is refused without an echo. Plain mitmproxy quotes the offending line."""
+
+    def make(_original: Callable[..., bytes]) -> Callable[..., bytes]:
+        def make_error_response(status_code: int, _message: str = "") -> bytes:
+            reply = answer("header_forbidden", str(uuid.uuid4()))
+            document = json.loads(reply.body) | {"status": status_code, "title": HTTPStatus(status_code).phrase}
+            reply = replace(reply, status=status_code, body=json.dumps(document).encode() + b"\n")
+            response = to_response(reply, None)
+            response.headers["Connection"] = "close"
+            return bytes(http1.assemble_response(response))  # type: ignore[no-untyped-call]
+
+        return make_error_response
+
+    target.replace(_http1, "make_error_response", make=make)
+
+
+def answer_failed_tunnels() -> None:
+    """P7: with `connection_strategy=eager` CONNECT fails in our words. Plain mitmproxy names host and exception."""
+
+    def make(_original: Callable[[HttpStream], Commands]) -> Callable[[HttpStream], Commands]:
+        def handle_connect_regular(stream: HttpStream) -> Commands:
+            if not stream.flow.response and stream.context.options.connection_strategy == "eager":
+                error = yield commands.OpenConnection(stream.context.server)
+                if error:
+                    refuse(stream.flow, _connect_code(error))
+            stream.child_layer = layer.NextLayer(stream.context)
+            yield from stream.handle_connect_finish()  # type: ignore[no-untyped-call]
+
+        return handle_connect_regular
+
+    target.replace(HttpStream, "handle_connect_regular", make=make)
+
+
+def _answer(server: Server, event: ResponseProtocolError, send: Handler) -> Commands:
+    if not event.code.http_status_code() or not _unanswered(server, event.stream_id):
+        yield from send(server, event)
+        return
+    streams = next(above for above in reversed(server.context.layers) if isinstance(above, HttpLayer)).streams
+    stream = streams.get(event.stream_id)
+    flow = stream.flow if stream else None
+    reply = answer(_code(event), request_id(flow) if flow else str(uuid.uuid4()))
+    response = to_response(reply, flow.request if flow else None)
+    # After a bad request the rest of the connection cannot be trusted to be what it seems.
+    closing = isinstance(server, Http1Server) and event.code in _CLIENT_ERRORS
+    if closing:
+        response.headers["Connection"] = "close"
+    yield from send(server, ResponseHeaders(event.stream_id, response, end_stream=not response.raw_content))
+    if response.raw_content:
+        yield from send(server, ResponseData(event.stream_id, response.raw_content))
+    yield from send(server, ResponseEndOfMessage(event.stream_id))
+    if closing:
+        yield commands.CloseConnection(server.conn)
+
+
+def _unanswered(server: Server, stream_id: int) -> bool:
+    """Whether a response can still be begun on this stream."""
+    if isinstance(server, Http1Server):
+        return server.response is None and bool(server.conn.state & ConnectionState.CAN_WRITE)
+    if isinstance(server, Http2Server):
+        stream = server.h2_conn.streams.get(stream_id)
+        return bool(stream and server.is_open_for_us(stream_id) and not stream.state_machine.headers_sent)
+    return not server.h3_conn.has_sent_headers(stream_id)
+
+
+def _code(event: ResponseProtocolError) -> str:
+    if event.code in _CLIENT_ERRORS:
+        return "header_forbidden"
+    if event.code is ErrorCode.REQUEST_TOO_LARGE:
+        return "body_too_large"
+    # Only here is the text our own or OpenSSL's; elsewhere it quotes the upstream.
+    return _connect_code(event.message) if event.code is ErrorCode.CONNECT_FAILED else "upstream_unreachable"
+
+
+def _connect_code(error: str) -> str:
+    refused = _REFUSED.fullmatch(error)
+    if refused and refused[1] in CODES:
+        return refused[1]
+    return "upstream_unverified" if error.startswith("Certificate verify failed") else "upstream_unreachable"
+
+
+def _is_http1(request: http.Request) -> bool:
+    return not (request.is_http2 or request.is_http3)

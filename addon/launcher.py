@@ -1,0 +1,222 @@
+"""
+`alter-egress`: parses options, binds the socket, keeps N workers alive, drains on SIGTERM.
+
+The supervisor holds no key: it never opens the vault, and a worker's memory is its own.
+"""
+
+import argparse
+import contextlib
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import NoReturn
+
+from addon import files, homes
+from addon.errors import Conflict, OperatorError, Usage
+from addon.settings import Settings, parse_listen, parse_size
+
+_EPILOG = """\
+example:
+  vaultctl init
+  alter-egress
+  curl --proxy http://NAME:KEY@127.0.0.1:8080 --cacert "$(vaultctl ca show --path)" \\
+       -H "X-Alter-Grant: GRANT_ID" https://api.example.com/
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run until stopped. Returns the exit code: 0 after a drain, otherwise that of the error."""
+    try:
+        settings = parse(sys.argv[1:] if argv is None else argv)
+        return Supervisor(settings).run()
+    except OperatorError as error:
+        sys.stderr.write(f"error: {error.message}\nhint: {error.hint}\n")
+        return error.exit_code
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise Usage(message, hint="`alter-egress --help` lists the options")
+
+
+def parse(argv: list[str]) -> Settings:
+    """Settings from a command line, checked. Raises Usage."""
+    parser = _Parser(
+        prog="alter-egress",
+        description="Run the proxy: apps send tagged requests, the vault's credentials go out.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add(
+        "--home",
+        default=None,
+        metavar="DIR",
+        help="folder of the vault (default: $ALTER_HOME, or the user's data folder)",
+    )
+    add("--listen", default="127.0.0.1:8080", metavar="ADDR:PORT", help="loopback address to listen on (default: 127.0.0.1:8080; port 0: a free one)")  # fmt: skip
+    add("--workers", type=int, default=min(4, _cores()), metavar="N", help="worker processes (default: one per core, at most 4)")  # fmt: skip
+    add("--untagged", choices=["pass", "deny"], default="pass", help="requests that name no grant: forward without a credential, or refuse (default: pass)")  # fmt: skip
+    add("--allow-private", action="append", default=[], metavar="CIDR", help="private network that untagged requests may reach (repeatable)")  # fmt: skip
+    add("--connect-to", action="append", default=[], metavar="HOST:PORT:ADDR:PORT", help="send connections for HOST:PORT to a fixed address; TLS still has to prove HOST (repeatable)")  # fmt: skip
+    add("--upstream-ca", default="", metavar="FILE", help="CA certificates to trust upstream, besides the public ones")
+    add("--max-signed-body", default="64MiB", metavar="SIZE", help="largest body that is held to be hashed for a signature (default: 64MiB)")  # fmt: skip
+    add("--audit-durability", choices=["power", "process"], default="power", help="records survive a power loss, or only the death of the process (default: power)")  # fmt: skip
+    chosen = parser.parse_args(argv)
+    host, port = parse_listen(chosen.listen)
+    settings = Settings(
+        home=str(homes.locate(chosen.home)),
+        listen_host=host,
+        listen_port=port,
+        workers=chosen.workers,
+        untagged=chosen.untagged,
+        allow_private=tuple(chosen.allow_private),
+        connect_to=tuple(chosen.connect_to),
+        upstream_ca=str(Path(chosen.upstream_ca).absolute()) if chosen.upstream_ca else "",
+        max_signed_body=parse_size(chosen.max_signed_body),
+        audit_durability=chosen.audit_durability,
+    )
+    settings.check()
+    if not 1 <= settings.workers <= 64:
+        raise Usage(f"not a number of workers: {settings.workers}", hint="use 1 to 64; one per core is plenty")
+    return settings
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Supervisor:
+    """One listening socket, shared by workers that are replaced when they die."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._workers: dict[int, subprocess.Popen[str]] = {}
+        self._ready: set[int] = set()
+        self._stopping = False
+
+    def run(self) -> int:
+        """Serve until SIGTERM or SIGINT. Raises OperatorError before the ready line; a failed worker's code otherwise."""
+        os.umask(0o077)
+        files.check_folder(Path(self._settings.home))
+        settings = replace(self._settings, upstream_ca=_bundle(self._settings))
+        listener = _listen(settings)
+        address = _url(listener)
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(signum, self._stop)
+        for slot in range(settings.workers):
+            self._start(slot, settings, listener)
+        code = self._await_ready()
+        if code == 0 and not self._stopping:
+            plural = "worker" if settings.workers == 1 else "workers"
+            sys.stdout.write(f"alter-egress ready on {address} ({settings.workers} {plural})\n")
+            sys.stdout.flush()
+            self._keep_alive(lambda slot: self._start(slot, settings, listener))
+        self._end()
+        return code
+
+    def _start(self, slot: int, settings: Settings, listener: socket.socket) -> None:
+        worker = subprocess.Popen(
+            [sys.executable, "-I", "-O", "-m", "addon.worker", str(listener.fileno())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            pass_fds=[listener.fileno()],
+            start_new_session=True,
+        )
+        self._workers[slot] = worker
+        with contextlib.suppress(BrokenPipeError):
+            _pipe(worker.stdin).write(settings.dump() + "\n")
+            _pipe(worker.stdin).flush()
+
+    def _await_ready(self) -> int:
+        """0 when all workers serve, or the exit code of the first that could not start."""
+        with selectors.DefaultSelector() as selector:
+            for slot, worker in self._workers.items():
+                selector.register(_pipe(worker.stdout), selectors.EVENT_READ, slot)
+            waiting = set(self._workers)
+            while waiting and not self._stopping:
+                for key, _ in selector.select(timeout=0.2):
+                    worker = self._workers[key.data]
+                    if _pipe(worker.stdout).readline() == "ready\n":
+                        waiting.discard(key.data)
+                        selector.unregister(key.fileobj)
+                    else:
+                        return worker.wait() or 1
+        return 0
+
+    def _keep_alive(self, restart: Callable[[int], None]) -> None:
+        started = dict.fromkeys(self._workers, time.monotonic())
+        while not self._stopping:
+            time.sleep(0.1)
+            for slot, worker in self._workers.items():
+                if worker.poll() is None or self._stopping:
+                    continue
+                sys.stderr.write(f"worker {slot + 1} ended with code {worker.returncode}; starting another\n")
+                if time.monotonic() - started[slot] < 1.0:
+                    time.sleep(1.0)
+                started[slot] = time.monotonic()
+                restart(slot)
+                break
+
+    def _stop(self, *_: object) -> None:
+        self._stopping = True
+
+    def _end(self) -> None:
+        for worker in self._workers.values():
+            with contextlib.suppress(OSError):
+                worker.terminate()
+        for worker in self._workers.values():
+            try:
+                worker.wait(timeout=40)
+            except subprocess.TimeoutExpired:
+                worker.kill()
+                worker.wait()
+
+
+def _pipe[T](stream: T | None) -> T:
+    if stream is None:
+        raise RuntimeError
+    return stream
+
+
+def _listen(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.listen_host else socket.AF_INET
+    try:
+        listener = socket.create_server((settings.listen_host, settings.listen_port), family=family, backlog=1024)
+    except OSError as error:
+        raise Conflict(
+            f"cannot listen on {settings.listen_host}:{settings.listen_port} ({os.strerror(error.errno or 0)})",
+            hint="stop what listens there, or choose another port with --listen 127.0.0.1:0",
+        ) from error
+    listener.set_inheritable(True)
+    return listener
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _bundle(settings: Settings) -> str:
+    """The public CAs and the operator's in one file, since the engine trusts exactly one."""
+    if not settings.upstream_ca:
+        return ""
+    import certifi  # noqa: PLC0415  only with --upstream-ca
+
+    folder = Path(settings.home) / "ca"
+    files.make_folder(folder)
+    bundle = folder / "upstream-bundle.pem"
+    files.replace(bundle, Path(certifi.where()).read_bytes() + b"\n" + Path(settings.upstream_ca).read_bytes())
+    return str(bundle)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

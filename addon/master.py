@@ -1,0 +1,89 @@
+"""The mitmproxy master of one worker: four stock addons and ours, every dangerous option fixed."""
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from mitmproxy import master, options
+from mitmproxy.addons import core, next_layer, proxyserver, tlsconfig
+
+from addon import files, hardening, network
+from addon.audit.writer import Writer
+from addon.errors import Locked
+from addon.network import Rules
+from addon.resolver import Resolver
+from addon.settings import Settings
+from addon.shell import Egress
+from addon.vault import Vault
+from addon.vault.keyring import Keyring
+
+CA_FILE = "mitmproxy-ca.pem"
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """A master that is ready to run, and the parts its worker needs to hold."""
+
+    master: master.Master
+    server: proxyserver.Proxyserver
+    egress: Egress
+    resolver: Resolver
+    audit: Writer
+
+
+def open_parts(settings: Settings, *, own: tuple[str, int]) -> tuple[Egress, Resolver, Writer]:
+    """The vault with its key, the audit log and the rules of the network, all tested. Raises OperatorError."""
+    home = Path(settings.home)
+    keyring = Keyring.load(home / "proxy.key")
+    vault = Vault.connect(home, keyring=keyring, writable=False)
+    vault.self_test()
+    audit = Writer(home / "audit", durability=settings.audit_durability, clock=time.time)
+    resolver = Resolver(
+        vault=vault,
+        rules=Rules(network.parse_networks(settings.allow_private)),
+        redirects=tuple(network.parse_redirect(text) for text in settings.connect_to),
+        own=own,
+    )
+    return Egress(settings, vault=vault, audit=audit, resolver=resolver), resolver, audit
+
+
+def build(settings: Settings, *, own: tuple[str, int]) -> Proxy:
+    """A master for one worker. `own` is the address it listens on. Raises OperatorError."""
+    folder = Path(settings.home) / "ca"
+    if not (folder / CA_FILE).exists():
+        raise Locked(f"no local CA in {folder}", hint="make one with `vaultctl ca init`")
+    files.read_private(folder / CA_FILE)
+    hardening.install()
+    egress, resolver, audit = open_parts(settings, own=own)
+    chosen = options.Options()
+    host = master.Master(chosen)
+    server = proxyserver.Proxyserver()
+    # Ours comes after TlsConfig, which assigns what our tls_clienthello decides.
+    host.addons.add(core.Core(), server, next_layer.NextLayer(), tlsconfig.TlsConfig(), egress)
+    chosen.update(**fixed_options(folder, settings.upstream_ca))
+    logging.getLogger().setLevel(logging.WARNING)
+    host._legacy_log_events.uninstall()  # noqa: SLF001  formats every log line for consumers we do not have
+    return Proxy(host, server, egress, resolver, audit)
+
+
+def fixed_options(confdir: Path, upstream_ca: str) -> dict[str, object]:
+    """mitmproxy's options as we run it."""
+    return {
+        "mode": ["regular"],
+        "server": False,
+        "confdir": str(confdir),
+        "connection_strategy": "lazy",
+        "http2": True,
+        "http3": False,
+        "rawtcp": False,
+        "websocket": True,
+        "upstream_cert": False,
+        "ssl_insecure": False,
+        "ssl_verify_upstream_trusted_ca": upstream_ca or None,
+        "validate_inbound_headers": True,
+        "normalize_outbound_headers": True,
+        "keep_host_header": False,
+        "store_streamed_bodies": False,
+        "tcp_timeout": 900,
+    }

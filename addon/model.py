@@ -1,0 +1,159 @@
+"""
+The values the kernel works on. All are frozen; parsing happens once, at the edge.
+
+Law of this file: headers are ordered pairs of bytes with duplicates kept (RFC 9110 5.3), times are seconds since the
+epoch in UTC, and a value that holds secret material never shows it (`Values`).
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+Headers = tuple[tuple[bytes, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A request head as it will be written: method, target (path and query, origin-form), headers."""
+
+    method: str
+    target: bytes
+    headers: Headers
+
+    @property
+    def path(self) -> bytes:
+        """The target up to the first `?`."""
+        return self.target.partition(b"?")[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """
+    One request as it arrived.
+
+    `host` and `port` are where its bytes would go (the CONNECT authority, or the absolute form of a plain request);
+    `host` is normalised (`hosts.normalize`). `authorities` are all the names the request itself claims, as sent: each
+    `Host` header, `:authority`, the authority of an absolute form. `tunnel_key` is the key proved on CONNECT.
+    """
+
+    id: str
+    scheme: str
+    host: str
+    port: int
+    method: str
+    target: bytes
+    headers: Headers
+    authorities: tuple[bytes, ...]
+    sni: str | None
+    client_ip: str
+    tunnel_key: str | None = None
+    absolute_scheme: str | None = None
+
+    @property
+    def head(self) -> Head:
+        """The part that is rewritten and sent."""
+        return Head(self.method, self.target, self.headers)
+
+    @property
+    def path(self) -> bytes:
+        """The target up to the first `?`."""
+        return self.target.partition(b"?")[0]
+
+    def values(self, name: bytes) -> list[bytes]:
+        """Every value of header `name` (lower-case), in order."""
+        return [v for k, v in self.headers if k.lower() == name]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """
+    Who this request proved to be.
+
+    `type` is `app` or `agent`; `name` is unique within it. `grants` is non-empty only for a `run` session: the grants
+    it may use without a tag, and the only ones it may use at all.
+    """
+
+    type: str
+    name: str
+    key_id: str
+    session: bool = False
+    grants: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.type}:{self.name}"
+
+
+class Values(Mapping[str, str]):
+    """
+    The opened fields of a secret. Looks like a mapping, prints as stars, cannot be pickled or compared.
+
+    Exists only between `Vault.open` and the end of `Kind.apply`.
+    """
+
+    __slots__ = ("_fields",)
+
+    def __init__(self, fields: Mapping[str, str]) -> None:
+        self._fields = dict(fields)
+
+    def __getitem__(self, name: str) -> str:
+        return self._fields[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._fields)
+
+    def __len__(self) -> int:
+        return len(self._fields)
+
+    def __repr__(self) -> str:
+        return "Values(***)"
+
+    __str__ = __repr__
+
+    def __format__(self, spec: str) -> str:
+        return "Values(***)"
+
+    def __reduce__(self) -> NoReturn:
+        msg = "opened values are never serialised"
+        raise TypeError(msg)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """
+    One audit entry: names and ids, never values, queries, bodies or tokens.
+
+    `phase` is `intent` (before anything leaves) or `outcome` (after); both carry the request's `id`. `decision` is
+    `authorized`, `refused`, `untagged` or `fault`. `at` is seconds since the epoch (UTC); `duration_ms` runs from the
+    intent to the end of the response.
+    """
+
+    id: str
+    at: float
+    phase: str
+    decision: str = ""
+    code: str = ""
+    caller: str = ""
+    user: str = ""
+    principal: str = ""
+    grant_id: str = ""
+    secret: str = ""
+    version: int | None = None
+    host: str = ""
+    port: int = 0
+    method: str = ""
+    path: str = ""
+    client_ip: str = ""
+    status: int | None = None
+    duration_ms: float | None = None
+    policy: str = ""
+    reason: str = ""
+    context: Mapping[str, str] = field(default_factory=dict)
+    trace_id: str = ""
+
+
+Clock = Callable[[], float]

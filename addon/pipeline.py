@@ -1,0 +1,223 @@
+"""
+One request, from arrival to decision.
+
+    1 tag      which grant is asked for; control headers come off
+    2 caller   key → app or agent
+    3 grant    read now; its principal must be the caller
+    4 binding  the destination, method and path must be those the secret is sealed for
+    5 policies every layer must pass
+    6 record   handed to the audit log; nothing may leave before it is durable
+    7 open     the only step that sees plaintext                       ┐ `inject`, after the record is durable and the
+    8 apply    the head to send                                        ┘ upstream is proved
+
+Rule 1: every step is called from `authorize` or `inject`, in the order it happens.
+Rule 2: a step takes values and returns a value; it never sees a flow, a socket or a clock.
+Rule 3: a refusal is a value, a fault is an exception; the shell turns both into an answer and sends nothing.
+"""
+
+from dataclasses import dataclass, replace
+from typing import NoReturn
+
+from addon import binding as bindings
+from addon import callers, context, credentials, policies, principals, tag
+from addon.binding import Binding
+from addon.credentials.kind import Target
+from addon.destination import check_destination, check_hygiene
+from addon.errors import Refusal
+from addon.model import Caller, Head, Record, Request
+from addon.policies.policy import Attempt
+from addon.vault import Vault
+from addon.vault.lookup import GrantState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Authorized:
+    """May go out once `record` is durable, with what `inject` makes of `head`."""
+
+    record: Record
+    grant: GrantState
+    binding: Binding
+    head: Head
+    target: Target
+    needs_body: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """Nothing goes out. `code` is one of `refusals.CODES`."""
+
+    record: Record
+    code: str
+    policy: str | None = None
+    retry_after: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Untagged:
+    """No grant is asked for; `head` is free of everything of ours. Whether it may go out is the operator's choice."""
+
+    record: Record
+    head: Head
+
+
+Outcome = Authorized | Refused | Untagged
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One line of an explanation: `verdict` is `passed` or the code of the refusal; `detail` is what was found."""
+
+    name: str
+    verdict: str
+    detail: str = ""
+
+
+class Trace:
+    """Which step a decision has reached. Costs next to nothing when nobody collects."""
+
+    __slots__ = ("_collected", "_current")
+
+    def __init__(self, collected: list[Step] | None) -> None:
+        self._collected = collected
+        self._current = ""
+
+    def at(self, name: str, found: str = "") -> None:
+        """The previous step passed, having found `found`; `name` begins."""
+        if self._collected is not None and self._current:
+            self._collected.append(Step(self._current, "passed", found))
+        self._current = name
+
+    def refused(self, refusal: Refusal) -> None:
+        """The current step refused."""
+        if self._collected is not None:
+            self._collected.append(Step(self._current, refusal.code, refusal.policy or ""))
+
+
+def authorize(
+    request: Request, *, vault: Vault, now: float, caller: Caller | None = None, steps: list[Step] | None = None
+) -> Outcome:
+    """
+    Steps 1 to 6 for one request at `now` (seconds since the epoch). Raises Fault.
+
+    `caller` is given only to explain a request that was never made; otherwise the request must prove it. `steps`
+    collects the explanation.
+    """
+    trace = Trace(steps)
+    record = _begin(request, now=now)
+    try:
+        trace.at("tag")
+        found = tag.find(request.head)
+        notes = context.read(request)
+        record = replace(record, reason=notes.reason, context=notes.pairs, trace_id=notes.trace_id)
+        head = tag.strip(request.head)
+
+        trace.at("caller", found.id if found else "no grant named")
+        proof = None if caller else callers.find(request)
+        state = vault.lookup(digest=proof.key.digest if proof else b"", tag=found.id if found else "")
+        if proof:
+            caller = callers.identify(proof, state.key, client_ip=request.client_ip, now=now)
+        record = replace(record, caller=str(caller or ""))
+
+        trace.at("grant", record.caller or "nobody")
+        grant = state.grant if found else _session_grant(request, caller, vault=vault)
+        if found is None and grant is None:
+            return Untagged(record=replace(record, decision="untagged"), head=head)
+        if caller is None:
+            _refuse("caller_required")
+        grant = _usable(grant, caller, now=now)
+        record = replace(
+            record, principal=grant.principal, grant_id=grant.id, secret=grant.secret_name, version=grant.version
+        )
+
+        trace.at("binding", f"{grant.secret_name} version {grant.version} for {grant.principal}")
+        binding = bindings.load(grant.binding)
+        check_hygiene(request)
+        check_destination(request, binding)
+        needs_body = credentials.kind(grant.kind).needs_body(binding, head, request.host, request.port)
+
+        trace.at("policies", f"{request.method} {request.scheme}://{request.host}:{request.port}")
+        rules = policies.load(grant.policies)
+        policies.check(rules, Attempt(request=request, caller=caller, now=now), layer="grant")
+        trace.at("record", f"{len(rules)} passed")
+    except Refusal as no:
+        trace.refused(no)
+        record = replace(record, phase="outcome", decision="refused", code=no.code, policy=no.policy or "")
+        return Refused(record=record, code=no.code, policy=no.policy, retry_after=no.retry_after)
+    return Authorized(
+        record=replace(record, decision="authorized"),
+        grant=grant,
+        binding=binding,
+        head=head,
+        target=Target(host=request.host, port=request.port, now=now),
+        needs_body=needs_body,
+    )
+
+
+def inject(authorized: Authorized, *, vault: Vault, body_sha256: str | None = None) -> Head:
+    """Steps 7 and 8: the head to send. `body_sha256` (hex) is given exactly when `needs_body`. Raises Refusal, Fault."""
+    kind = credentials.kind(authorized.grant.kind)
+    values = vault.open(authorized.grant)
+    return kind.apply(
+        authorized.head,
+        binding=authorized.binding,
+        values=values,
+        target=authorized.target,
+        body_sha256=body_sha256,
+    )
+
+
+def admit(request: Request, *, vault: Vault, now: float) -> Refused | None:
+    """Whether a CONNECT may open a tunnel: a key that comes with it must be good; without one, requests bring theirs."""
+    try:
+        proof = callers.find(request)
+        if proof:
+            state = vault.lookup(digest=proof.key.digest, tag="")
+            callers.identify(proof, state.key, client_ip=request.client_ip, now=now)
+    except Refusal as no:
+        record = replace(_begin(request, now=now), phase="outcome", decision="refused", code=no.code)
+        return Refused(record=record, code=no.code)
+    return None
+
+
+def _begin(request: Request, *, now: float) -> Record:
+    return Record(
+        id=request.id,
+        at=now,
+        phase="intent",
+        host=request.host,
+        port=request.port,
+        method=request.method,
+        path=request.path.decode("latin-1"),
+        client_ip=request.client_ip,
+    )
+
+
+def _session_grant(request: Request, caller: Caller | None, *, vault: Vault) -> GrantState | None:
+    """The one grant of a session that is bound to the destination. None if there is none, Refusal if there are two."""
+    fitting = []
+    for grant_id in caller.grants if caller else ():
+        grant = vault.lookup(digest=b"", tag=grant_id).grant
+        if grant and bindings.load(grant.binding).covers(request.host, request.port):
+            fitting.append(grant)
+    if len(fitting) > 1:
+        _refuse("grant_ambiguous")
+    return fitting[0] if fitting else None
+
+
+def _usable(grant: GrantState | None, caller: Caller, *, now: float) -> GrantState:
+    """Raises Refusal. Only the principal a grant names learns more than `grant_unavailable`."""
+    if grant is None or not principals.matches(grant.principal, caller):
+        _refuse("grant_unavailable")
+    if caller.grants and grant.id not in caller.grants:
+        _refuse("grant_unavailable")
+    if grant.revoked_at is not None:
+        _refuse("grant_revoked")
+    if grant.expires_at is not None and grant.expires_at <= now:
+        _refuse("grant_expired")
+    if grant.secret_state != "active":
+        _refuse("secret_disabled")
+    return grant
+
+
+def _refuse(code: str) -> NoReturn:
+    raise Refusal(code)

@@ -1,0 +1,59 @@
+"""
+`paths`: only paths under these prefixes, compared with the bytes that will be sent.
+
+An upstream may decode, merge or drop parts of a path before it routes. So a path that any common server could read as
+another one (encoded slash, backslash, dot or percent sign, dot segment, empty segment, `;` parameter, control or
+non-ASCII byte) matches no prefix, except the prefix `/`, which allows everything.
+"""
+
+import re
+from typing import Any, ClassVar
+
+from addon.errors import Usage
+from addon.policies.policy import Attempt, PolicyKind
+
+_AMBIGUOUS = re.compile(rb"//|\\|;|%(?:2f|5c|2e|25|00|3b|3f|23)|/\.{1,2}(?:/|$)|[^\x21-\x7e]", re.IGNORECASE)
+_PREFIX = re.compile(r"/[A-Za-z0-9._~!$&'()*+,=:@/-]*")
+
+
+def parse_paths(values: tuple[str, ...]) -> tuple[str, ...]:
+    """Prefixes as stored. Raises Usage for one that could not be compared byte by byte."""
+    for prefix in values:
+        if not _PREFIX.fullmatch(prefix) or _AMBIGUOUS.search(prefix.encode()):
+            raise Usage(
+                f"not a path prefix: {prefix!r}",
+                hint="start with '/', use plain characters, no '//', '.' or '..' segments, '%', ';' or '?'",
+            )
+    return tuple(dict.fromkeys(values))
+
+
+def covers(prefixes: tuple[str, ...] | list[str], path: bytes) -> bool:
+    """Whether a path lies under one of the prefixes. `/v1` covers `/v1` and `/v1/x`, not `/v10`."""
+    if "/" in prefixes:
+        return True
+    if _AMBIGUOUS.search(path):
+        return False
+    return any(_under(prefix.encode(), path) for prefix in prefixes)
+
+
+def _under(prefix: bytes, path: bytes) -> bool:
+    if not path.startswith(prefix):
+        return False
+    return prefix.endswith(b"/") or path[len(prefix) : len(prefix) + 1] in {b"", b"/"}
+
+
+class Paths:
+    """Passes when the path lies under a listed prefix."""
+
+    tag: ClassVar[str] = "paths"
+
+    def parse(self, values: tuple[str, ...]) -> dict[str, Any]:
+        """The stored parameters."""
+        return {"paths": list(parse_paths(values))}
+
+    def check(self, params: dict[str, Any], attempt: Attempt) -> str | None:
+        """None, or what was compared."""
+        return None if covers(params["paths"], attempt.request.path) else f"the path is not under {params['paths']}"
+
+
+KIND: PolicyKind = Paths()

@@ -1,0 +1,78 @@
+"""What an operator chose for one run of the proxy, checked once and frozen."""
+
+import ipaddress
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from addon import network
+from addon.errors import Usage
+
+MEBIBYTE = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Sizes are bytes. `home` is absolute. `connect_to` and `allow_private` hold text that parses."""
+
+    home: str
+    listen_host: str = "127.0.0.1"
+    listen_port: int = 8080
+    workers: int = 1
+    untagged: str = "pass"
+    allow_private: tuple[str, ...] = ()
+    connect_to: tuple[str, ...] = ()
+    upstream_ca: str = ""
+    max_signed_body: int = 64 * MEBIBYTE
+    audit_durability: str = "power"
+
+    def check(self) -> None:
+        """Raises Usage for anything unsafe or impossible, with the mend."""
+        network.parse_networks(self.allow_private)
+        for text in self.connect_to:
+            network.parse_redirect(text)
+        if not ipaddress.ip_address(self.listen_host).is_loopback:
+            raise Usage(
+                f"{self.listen_host} is reachable from other machines, and keys would cross the network in clear",
+                hint="listen on 127.0.0.1 or ::1; put a TLS tunnel in front, or run one proxy beside each app",
+            )
+        if self.untagged not in {"pass", "deny"}:
+            raise Usage(f"not a choice for untagged traffic: {self.untagged!r}", hint="use pass or deny")
+        if self.audit_durability not in {"power", "process"}:
+            raise Usage(f"not a durability: {self.audit_durability!r}", hint="use power or process")
+        if self.upstream_ca and not Path(self.upstream_ca).is_file():
+            raise Usage(f"no CA bundle at {self.upstream_ca}", hint="give a PEM file with --upstream-ca")
+
+    def dump(self) -> str:
+        """Text for a worker process."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def load(cls, text: str) -> "Settings":
+        """The settings in `dump`ed text."""
+        raw = json.loads(text)
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in raw.items()})
+
+
+def parse_listen(text: str) -> tuple[str, int]:
+    """`ADDRESS:PORT` → (address, port). Raises Usage. `localhost` means 127.0.0.1; port 0 picks a free one."""
+    host, colon, port = text.rpartition(":")
+    host = {"": "127.0.0.1", "localhost": "127.0.0.1"}.get(host, host.strip("[]"))
+    try:
+        ipaddress.ip_address(host)
+        number = int(port)
+    except ValueError:
+        number = -1
+    if not colon or not 0 <= number < 65536:
+        raise Usage(f"not an address to listen on: {text!r}", hint="write --listen 127.0.0.1:8080")
+    return host, number
+
+
+def parse_size(text: str) -> int:
+    """`64MiB`, `512KiB`, `1GiB` or plain bytes. Raises Usage."""
+    units = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "": 1}
+    digits = text.rstrip("KMGiB")
+    unit = text[len(digits) :]
+    if not digits.isdecimal() or unit not in units:
+        raise Usage(f"not a size: {text!r}", hint="write bytes, or a number with KiB, MiB or GiB, such as 64MiB")
+    return int(digits) * units[unit]

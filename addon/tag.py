@@ -1,0 +1,111 @@
+"""
+The tag: which grant a request asks for, and everything of ours that must come off before it leaves.
+
+    X-Alter-Grant: <id>                    wins over both others
+    alter_grant_<id> as a placeholder      in Authorization, any other header, or a query parameter
+    a session                              (callers of type `run`; see pipeline)
+
+Removed from every request, tagged or not: all names that begin `X-Alter-` in any case, with `_` for `-` too, and
+Proxy-Authorization and Proxy-Connection.
+"""
+
+import base64
+import binascii
+import re
+from dataclasses import dataclass, replace
+
+from addon.errors import Refusal
+from addon.model import Head, Headers
+
+ID = re.compile(rb"[A-Za-z0-9_-]{16,64}")
+PLACEHOLDER = b"alter_grant_"
+
+_CONTROL = re.compile(rb"x[-_]alter([-_].*)?", re.IGNORECASE)
+_GRANT = re.compile(rb"x[-_]alter[-_]grant", re.IGNORECASE)
+_PROXY = frozenset({b"proxy-authorization", b"proxy-connection"})
+_AUTHORIZATION = re.compile(rb"(?:authorization|proxy-authorization)", re.IGNORECASE)
+_PLACEHOLDER = re.compile(rb"alter_grant_([A-Za-z0-9_-]*)")
+_UNSAFE = re.compile(rb"[\r\n\0]")
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """A grant id as the request names it, and whether it stood in for a credential."""
+
+    id: str
+    placeholder: bool = False
+
+
+def is_control(name: bytes) -> bool:
+    """Whether a header is ours and never leaves."""
+    return (len(name) > 6 and name[:1] in b"xX" and _CONTROL.fullmatch(name) is not None) or name.lower() in _PROXY
+
+
+def strip(head: Head) -> Head:
+    """The head without anything of ours: control headers, and headers or parameters that hold a placeholder."""
+    kept = tuple((name, value) for name, value in head.headers if not is_control(name) and not _holds(name, value))
+    target = _strip_query(head.target) if PLACEHOLDER in head.target else head.target
+    return replace(head, headers=kept, target=target)
+
+
+def find(head: Head) -> Tag | None:
+    """
+    The tag of a request, or None.
+
+    Raises Refusal: `tag_repeated` for more than one grant, `tag_malformed` for anything that is not an id, and
+    `header_forbidden` for a header value with CR, LF or NUL, in which a tag could be folded away.
+    """
+    if any(_UNSAFE.search(value) or _UNSAFE.search(name) for name, value in head.headers):
+        raise Refusal("header_forbidden")
+    explicit = [(name, value.strip()) for name, value in head.headers if _GRANT.fullmatch(name)]
+    if len(explicit) > 1 or (explicit and b"," in explicit[0][1]):
+        raise Refusal("tag_repeated")
+    if explicit:
+        name, value = explicit[0]
+        if b"_" in name or not ID.fullmatch(value):
+            raise Refusal("tag_malformed")
+        return Tag(value.decode("ascii"))
+    found = set(_placeholders(head))
+    if not found:
+        return None
+    if len(found) > 1:
+        raise Refusal("tag_repeated")
+    value = found.pop()
+    if not ID.fullmatch(value):
+        raise Refusal("tag_malformed")
+    return Tag(value.decode("ascii"), placeholder=True)
+
+
+def _placeholders(head: Head) -> list[bytes]:
+    """Every id behind a placeholder, in headers, inside Basic credentials, and in the query."""
+    found: list[bytes] = []
+    for name, value in head.headers:
+        if not is_control(name):
+            found += _PLACEHOLDER.findall(_readable(name, value))
+    query = head.target.partition(b"?")[2]
+    return found + _PLACEHOLDER.findall(query) if PLACEHOLDER in query else found
+
+
+def _holds(name: bytes, value: bytes) -> bool:
+    return PLACEHOLDER in _readable(name, value)
+
+
+def _readable(name: bytes, value: bytes) -> bytes:
+    """The value, with Basic credentials decoded. What does not decode holds no placeholder."""
+    if value[:6].lower() != b"basic " or not _AUTHORIZATION.fullmatch(name):
+        return value
+    try:
+        return base64.b64decode(value[6:].strip(), validate=True)
+    except binascii.Error:
+        return value
+
+
+def _strip_query(target: bytes) -> bytes:
+    path, mark, query = target.partition(b"?")
+    kept = [pair for pair in query.split(b"&") if PLACEHOLDER not in pair]
+    return path + (mark + b"&".join(kept) if kept else b"")
+
+
+def headers_named(headers: Headers, name: bytes) -> list[bytes]:
+    """Every value of a header (lower-case name), in order."""
+    return [value for key, value in headers if key.lower() == name]

@@ -1,0 +1,123 @@
+"""
+What one request needs to know, read now, in one statement and so in one snapshot.
+
+There is no cache: a committed revoke, rotate or policy change holds for the very next request. An unknown grant, an
+unknown key and a grant of somebody else cost the same work.
+"""
+
+import json
+from dataclasses import dataclass
+
+from sqlite_utils import Database
+
+from addon.vault.database import query
+from addon.vault.seal import Sealed, Wrap
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyState:
+    """A stored key and the caller it stands for. Times are seconds since the epoch, UTC."""
+
+    key_id: str
+    type: str
+    expires_at: float | None
+    revoked_at: float | None
+    grants: tuple[str, ...]
+    caller_type: str
+    caller_name: str
+    caller_state: str
+    cidrs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrantState:
+    """A stored grant with the current version of its secret, still sealed."""
+
+    id: str
+    principal: str
+    expires_at: float | None
+    revoked_at: float | None
+    policies: str
+    secret_id: str
+    secret_name: str
+    secret_state: str
+    kind: str
+    version: int
+    binding: bytes
+    sealed: Sealed
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """What was found for a key digest and a tag; None for what was not."""
+
+    key: KeyState | None
+    grant: GrantState | None
+
+
+_LOOKUP = """
+SELECT k.id, k.type, k.expires_at, k.revoked_at, k.grants, c.type, c.name, c.state, c.cidrs,
+       g.id, g.principal, g.expires_at, g.revoked_at, g.policies,
+       s.id, s.name, s.state, s.kind, v.version, v.binding, v.payload, w.kid, w.suite, w.wrapped
+FROM (SELECT :digest AS digest, :tag AS tag) AS q
+LEFT JOIN keys k ON k.digest = q.digest
+LEFT JOIN callers c ON c.id = k.caller_id
+LEFT JOIN grants g ON g.id = q.tag
+LEFT JOIN secrets s ON s.id = g.secret_id
+LEFT JOIN versions v ON v.secret_id = s.id AND v.version = s.current
+LEFT JOIN wraps w ON w.secret_id = v.secret_id AND w.version = v.version
+"""
+
+_BOUND = """
+SELECT max(d.private) FROM destinations d
+JOIN secrets s ON s.id = d.secret_id AND s.current = d.version AND s.state = 'active'
+WHERE d.port = :port AND d.pattern IN (:host, :wildcard)
+"""
+
+
+def read(database: Database, *, digest: bytes, tag: str) -> Lookup:
+    """Raises Fault `vault_unavailable` when the vault cannot answer."""
+    rows = query(database, _LOOKUP, {"digest": digest, "tag": tag})
+    row = rows[0]
+    return Lookup(_key(row[:9]) if row[0] else None, _grant(row[9:], rows) if row[9] and row[18] else None)
+
+
+def bound(database: Database, host: str, port: int) -> bool | None:
+    """None when no active secret is bound to the destination, else whether one of them allows private addresses."""
+    wildcard = "*." + host.partition(".")[2]
+    private = query(database, _BOUND, {"host": host, "wildcard": wildcard, "port": port})[0][0]
+    return None if private is None else bool(private)
+
+
+def _key(row: tuple[object, ...]) -> KeyState:
+    key_id, kind, expires_at, revoked_at, grants, caller_type, caller_name, caller_state, cidrs = row
+    return KeyState(
+        key_id=str(key_id),
+        type=str(kind),
+        expires_at=expires_at,  # type: ignore[arg-type]
+        revoked_at=revoked_at,  # type: ignore[arg-type]
+        grants=() if grants == "[]" else tuple(json.loads(str(grants))),
+        caller_type=str(caller_type),
+        caller_name=str(caller_name),
+        caller_state=str(caller_state),
+        cidrs=() if cidrs == "[]" else tuple(json.loads(str(cidrs))),
+    )
+
+
+def _grant(row: tuple[object, ...], rows: list[tuple[object, ...]]) -> GrantState:
+    grant_id, principal, expires_at, revoked_at, policies, secret_id, name, state, kind, version, binding, payload = row[:12]  # fmt: skip
+    wraps = tuple(Wrap(r[21], r[22], r[23]) for r in rows if r[21])  # type: ignore[arg-type]
+    return GrantState(
+        id=str(grant_id),
+        principal=str(principal),
+        expires_at=expires_at,  # type: ignore[arg-type]
+        revoked_at=revoked_at,  # type: ignore[arg-type]
+        policies=str(policies),
+        secret_id=str(secret_id),
+        secret_name=str(name),
+        secret_state=str(state),
+        kind=str(kind),
+        version=version,  # type: ignore[arg-type]
+        binding=binding,  # type: ignore[arg-type]
+        sealed=Sealed(payload, wraps),  # type: ignore[arg-type]
+    )

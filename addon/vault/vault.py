@@ -1,0 +1,135 @@
+"""
+The vault of one installation: `vault.db`, and for the proxy the private key that opens it.
+
+`vaultctl` connects without a keyring: it can store, grant and revoke, and has no way to read a value. Only the proxy
+passes a keyring, and `open` is the only line of the product that sees plaintext.
+"""
+
+import json
+import uuid
+from pathlib import Path
+
+from sqlite_utils import Database
+
+from addon import files
+from addon.errors import Conflict, Fault, Locked
+from addon.model import Values
+from addon.vault import database, log, lookup
+from addon.vault.callers import Callers
+from addon.vault.grants import Grants
+from addon.vault.keyring import Keyring
+from addon.vault.lookup import GrantState, Lookup
+from addon.vault.seal import Place, open_sealed, seal
+from addon.vault.secrets import Secrets
+
+DATABASE = "vault.db"
+KEY = "proxy.key"
+
+
+class Vault:
+    """Secrets, callers and grants at rest."""
+
+    def __init__(self, home: Path, data: Database, keyring: Keyring | None) -> None:
+        self.home = home
+        self.database = data
+        self._keyring = keyring
+        rows = database.query(data, "SELECT value FROM meta WHERE name = 'vault_id'", {})
+        if not rows:
+            raise Locked(
+                f"the vault at {home} has no identity", hint="restore a backup; the file is not a complete vault"
+            )
+        self.id = str(rows[0][0])
+        self.secrets = Secrets(data, self.id)
+        self.callers = Callers(data)
+        self.grants = Grants(data, secrets=self.secrets, callers=self.callers)
+
+    @classmethod
+    def create(cls, home: Path, *, now: float, suite: int = 1) -> "Vault":
+        """A new vault and its key pair. Raises Conflict, leaving everything as it was, if there is one already."""
+        if (home / DATABASE).exists() or (home / KEY).exists():
+            raise Conflict(f"a vault exists already at {home}", hint="use another --home, or move the old one away")
+        files.make_folder(home)
+        keyring = Keyring.generate(suite)
+        data = database.create(home / DATABASE)
+        with database.write(data) as connection:
+            connection.execute("INSERT INTO meta (name, value) VALUES ('vault_id', ?)", (str(uuid.uuid4()),))
+            for recipient in keyring.recipients:
+                connection.execute(
+                    "INSERT INTO recipients (kid, suite, public, created_at) VALUES (?, ?, ?, ?)",
+                    (recipient.kid, recipient.suite, recipient.public, now),
+                )
+            log.append(connection, at=now, action="vault.init", subject=str(home))
+        files.create(home / KEY, keyring.dump())
+        return cls(home, data, None)
+
+    @classmethod
+    def connect(cls, home: Path, *, keyring: Keyring | None = None, writable: bool = True) -> "Vault":
+        """The vault at `home`. Raises Locked when it is missing, unsafe, damaged, or of another format."""
+        return cls(home, database.connect(home / DATABASE, writable=writable), keyring)
+
+    @staticmethod
+    def upgrade(home: Path) -> tuple[str, ...]:
+        """Bring a vault of an older format up to date. Returns the names of the steps it took. Raises Locked."""
+        return database.upgrade(home / DATABASE)
+
+    @classmethod
+    def restore(cls, home: Path, copy: bytes, *, now: float) -> "Vault":
+        """A vault from the bytes of a backup. Raises Conflict if there is one, Corrupt or Locked; then nothing is left."""
+        files.make_folder(home)
+        database.restore(home / DATABASE, copy)
+        vault = cls.connect(home)
+        with database.write(vault.database) as connection:
+            log.append(connection, at=now, action="vault.restore", subject=str(home))
+        return vault
+
+    def back_up(self, path: Path) -> None:
+        """One consistent copy as a new file; the key that opens it is not in it. Raises Conflict."""
+        database.copy(self.database, path)
+
+    def first_bad_change(self) -> int | None:
+        """The number of the first entry of the admin log that is not as it was written, or None. Raises Fault."""
+        return log.first_bad(self.database)
+
+    def lookup(self, *, digest: bytes, tag: str) -> Lookup:
+        """What is stored about a key and a grant id, now. Raises Fault."""
+        return lookup.read(self.database, digest=digest, tag=tag)
+
+    def bound(self, host: str, port: int) -> bool | None:
+        """None if no active secret is bound there, else whether one of them allows private addresses. Raises Fault."""
+        return lookup.bound(self.database, host, port)
+
+    def open(self, grant: GrantState) -> Values:
+        """The fields of the secret behind a grant. Raises Fault unless everything about the row is as it was sealed."""
+        if self._keyring is None:
+            raise Fault("vault_unavailable", "no private key")
+        place = Place(
+            vault_id=self.id,
+            secret_id=grant.secret_id,
+            version=grant.version,
+            kind=grant.kind,
+            binding=grant.binding,
+        )
+        return Values(json.loads(open_sealed(grant.sealed, place=place, keyring=self._keyring)))
+
+    def self_test(self) -> None:
+        """
+        Prove, before a socket is opened, that this key opens what is sealed to this vault. Raises Locked.
+
+        Compares the keyring with the recipients that new secrets are sealed to, and opens a probe sealed to them.
+        """
+        if self._keyring is None:
+            raise Locked("no private key was given", hint="the proxy needs the key that `vaultctl init` made")
+        rows = database.query(self.database, "SELECT kid FROM recipients WHERE retired_at IS NULL", {})
+        if not rows or any(self._keyring.key(kid) is None for (kid,) in rows):
+            raise Locked(
+                "the proxy key does not belong to this vault",
+                hint="put the proxy.key that `vaultctl init` made beside vault.db",
+            )
+        place = Place(vault_id=self.id, secret_id="probe", version=0, kind="probe", binding=b"")
+        probe = seal(b"probe", place=place, recipients=self._keyring.recipients)
+        if open_sealed(probe, place=place, keyring=self._keyring) != b"probe":
+            raise Locked("the proxy key does not work", hint="restore proxy.key from where it is kept safe")
+
+    def close(self) -> None:
+        """Close the file."""
+        self.database.close()

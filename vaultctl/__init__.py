@@ -1,0 +1,1 @@
+"""The control tool: parses, asks, calls the kernel in `addon`, prints."""
