@@ -87,24 +87,25 @@ def load(stored: bytes) -> Binding:
     """
     The binding in stored bytes. A pure function of its argument, so its memory can never be stale.
 
-    Raises Fault for anything that is not exactly what `dump` writes.
+    Raises Fault for anything but the members above, each of them once and of its type.
     """
     try:
         raw = json.loads(stored, object_pairs_hook=_no_duplicates)
         binding = Binding(
             scheme=_one_of(raw.pop("scheme"), {"https"}),
-            hosts=tuple((_text(h), _port(p)) for h, p in raw.pop("hosts")),
-            methods=tuple(_text(m) for m in raw.pop("methods")),
-            paths=tuple(_text(p) for p in raw.pop("paths")),
+            hosts=tuple((_text(h), _port(p)) for h, p in _lists(raw.pop("hosts"))),
+            methods=tuple(_text(m) for m in _list(raw.pop("methods"))),
+            paths=tuple(_text(p) for p in _list(raw.pop("paths"))),
             placements=tuple(
-                Placement(_one_of(w, {"header", "query"}), _text(n), _text(f)) for w, n, f in raw.pop("placements")
+                Placement(_one_of(w, {"header", "query"}), _text(n), _text(f))
+                for w, n, f in _lists(raw.pop("placements"))
             ),
-            constants=tuple((_text(n), _text(v)) for n, v in raw.pop("constants")),
+            constants=tuple((_text(n), _text(v)) for n, v in _lists(raw.pop("constants"))),
             service=_optional(raw.pop("service")),
             region=_optional(raw.pop("region")),
-            flags=frozenset(_one_of(f, FLAGS) for f in raw.pop("flags")),
+            flags=frozenset(_one_of(f, FLAGS) for f in _list(raw.pop("flags"))),
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise Fault("vault_unavailable", "a stored binding cannot be read") from error
     if raw or not (binding.hosts and binding.methods and binding.paths):
         raise Fault("vault_unavailable", "a stored binding cannot be read")
@@ -118,8 +119,19 @@ def _no_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return found
 
 
+def _list(value: object) -> list[object]:
+    # A string and an object can be iterated, too, and would pass for lists of their characters and names.
+    if not isinstance(value, list):
+        raise ValueError  # noqa: TRY004  one kind of error for all that cannot be read
+    return value
+
+
+def _lists(value: object) -> list[list[object]]:
+    return [_list(item) for item in _list(value)]
+
+
 def _text(value: object) -> str:
-    if not isinstance(value, str) or not value:
+    if not isinstance(value, str) or not value or not value.isascii():
         raise ValueError
     return value
 

@@ -31,6 +31,12 @@ def check_hygiene(request: Request) -> None:
             raise Refusal("header_forbidden")
 
 
+def check_shape(request: Request) -> None:
+    """Raises Refusal `header_forbidden` for what is no request of HTTP/1.1: the HTTP/2 preface, or a missing Host."""
+    if request.method == "PRI" or not request.authorities:
+        raise Refusal("header_forbidden")
+
+
 def check_destination(request: Request, binding: Binding) -> None:
     """
     Raises Refusal: `cleartext_upstream`, `authority_mismatch`, `destination_not_bound`, `method_not_bound` or

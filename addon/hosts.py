@@ -37,11 +37,12 @@ def normalize(name: str | bytes) -> str:
 
 
 def fold(name: str) -> str:
-    """The normal form of a name; an address or anything else only in lower case, and so matching no pattern."""
+    """The normal form of a name; an address or anything else only in lower case, and never in the form of a name."""
     try:
         return normalize(name)
     except NotAName:
-        return name.lower()
+        # The lower case of U+212A, the Kelvin sign, is an ASCII k.
+        return name.lower() if name.isascii() else name
 
 
 def _ascii(name: str) -> bytes:

@@ -66,6 +66,7 @@ def parse(argv: list[str]) -> Settings:
     add("--untagged", choices=["pass", "deny"], default="pass", help="requests that name no grant: forward without a credential, or refuse (default: pass)")  # fmt: skip
     add("--allow-private", action="append", default=[], metavar="CIDR", help="private network that untagged requests may reach (repeatable)")  # fmt: skip
     add("--connect-to", action="append", default=[], metavar="HOST:PORT:ADDR:PORT", help="send connections for HOST:PORT to a fixed address; TLS still has to prove HOST (repeatable)")  # fmt: skip
+    add("--engine", choices=["auto", "stock"], default="auto", help="auto: HTTP/1.1 tunnels on the fast path; stock: everything on mitmproxy's own layers (default: auto)")  # fmt: skip
     add("--upstream-ca", default="", metavar="FILE", help="CA certificates to trust upstream, besides the public ones")
     add("--max-signed-body", default="64MiB", metavar="SIZE", help="largest body that is held to be hashed for a signature (default: 64MiB)")  # fmt: skip
     add("--audit-durability", choices=["power", "process"], default="power", help="records survive a power loss, or only the death of the process (default: power)")  # fmt: skip
@@ -77,6 +78,7 @@ def parse(argv: list[str]) -> Settings:
         listen_port=port,
         workers=chosen.workers,
         untagged=chosen.untagged,
+        engine=chosen.engine,
         allow_private=tuple(chosen.allow_private),
         connect_to=tuple(chosen.connect_to),
         upstream_ca=str(Path(chosen.upstream_ca).absolute()) if chosen.upstream_ca else "",

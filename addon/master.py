@@ -5,12 +5,17 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import certifi
 from mitmproxy import master, options
 from mitmproxy.addons import core, next_layer, proxyserver, tlsconfig
 
 from addon import files, hardening, network
 from addon.audit.writer import Writer
 from addon.errors import Locked
+from addon.exchange.layer import FlatEngine
+from addon.exchange.leaves import Leaves
+from addon.exchange.pool import Pool
+from addon.gate import Gate
 from addon.network import Rules
 from addon.resolver import Resolver
 from addon.settings import Settings
@@ -27,12 +32,11 @@ class Proxy:
 
     master: master.Master
     server: proxyserver.Proxyserver
-    egress: Egress
-    resolver: Resolver
+    gate: Gate
     audit: Writer
 
 
-def open_parts(settings: Settings, *, own: tuple[str, int]) -> tuple[Egress, Resolver, Writer]:
+def open_gate(settings: Settings, *, own: tuple[str, int]) -> tuple[Gate, Writer]:
     """The vault with its key, the audit log and the rules of the network, all tested. Raises OperatorError."""
     home = Path(settings.home)
     keyring = Keyring.load(home / "proxy.key")
@@ -45,7 +49,7 @@ def open_parts(settings: Settings, *, own: tuple[str, int]) -> tuple[Egress, Res
         redirects=tuple(network.parse_redirect(text) for text in settings.connect_to),
         own=own,
     )
-    return Egress(settings, vault=vault, audit=audit, resolver=resolver), resolver, audit
+    return Gate(settings, vault=vault, audit=audit, resolver=resolver), audit
 
 
 def build(settings: Settings, *, own: tuple[str, int]) -> Proxy:
@@ -55,16 +59,21 @@ def build(settings: Settings, *, own: tuple[str, int]) -> Proxy:
         raise Locked(f"no local CA in {folder}", hint="make one with `vaultctl ca init`")
     files.read_private(folder / CA_FILE)
     hardening.install()
-    egress, resolver, audit = open_parts(settings, own=own)
+    gate, audit = open_gate(settings, own=own)
     chosen = options.Options()
     host = master.Master(chosen)
     server = proxyserver.Proxyserver()
+    host.addons.add(core.Core(), server)
+    if settings.engine == "auto":
+        pool = Pool(resolver=gate.resolver, ca_file=settings.upstream_ca or certifi.where())
+        leaves = Leaves(files.read_private(folder / CA_FILE), clock=time.time)
+        host.addons.add(FlatEngine(gate=gate, pool=pool, leaves=leaves))
     # Ours comes after TlsConfig, which assigns what our tls_clienthello decides.
-    host.addons.add(core.Core(), server, next_layer.NextLayer(), tlsconfig.TlsConfig(), egress)
+    host.addons.add(next_layer.NextLayer(), tlsconfig.TlsConfig(), Egress(gate))
     chosen.update(**fixed_options(folder, settings.upstream_ca))
     logging.getLogger().setLevel(logging.WARNING)
     host._legacy_log_events.uninstall()  # noqa: SLF001  formats every log line for consumers we do not have
-    return Proxy(host, server, egress, resolver, audit)
+    return Proxy(host, server, gate, audit)
 
 
 def fixed_options(confdir: Path, upstream_ca: str) -> dict[str, object]:

@@ -13,6 +13,14 @@ from dataclasses import dataclass
 
 from addon.errors import Usage
 
+
+class AddressForbidden(OSError):
+    """A name resolves to an address that may not be connected to. The text is what mitmproxy's side looks for."""
+
+    def __init__(self) -> None:
+        super().__init__("alter:address_forbidden")
+
+
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 

@@ -22,7 +22,7 @@ from addon import binding as bindings
 from addon import callers, context, credentials, policies, principals, tag
 from addon.binding import Binding
 from addon.credentials.kind import Target
-from addon.destination import check_destination, check_hygiene
+from addon.destination import check_destination, check_hygiene, check_shape
 from addon.errors import Refusal
 from addon.model import Caller, Head, Record, Request
 from addon.policies.policy import Attempt
@@ -106,6 +106,7 @@ def authorize(
     record = _begin(request, now=now)
     try:
         trace.at("tag")
+        check_shape(request)
         found = tag.find(request.head)
         notes = context.read(request)
         record = replace(record, reason=notes.reason, context=notes.pairs, trace_id=notes.trace_id)

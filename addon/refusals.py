@@ -71,6 +71,11 @@ class Answer:
     headers: tuple[tuple[bytes, bytes], ...]
     body: bytes
 
+    @property
+    def reason(self) -> bytes:
+        """The reason phrase of the status."""
+        return HTTPStatus(self.status).phrase.encode()
+
 
 def answer(code: str, request_id: str, *, policy: str | None = None, retry_after: int | None = None) -> Answer:
     """The response for `code` (problem+json, RFC 9457, with Proxy-Status, RFC 9209). An unknown code becomes `fault`."""

@@ -10,8 +10,7 @@ import socket
 from typing import Any
 
 from addon import hosts
-from addon.hardening.local import connection_refused
-from addon.network import Redirect, Rules
+from addon.network import AddressForbidden, Redirect, Rules
 from addon.vault import Vault
 
 _LIMIT = 32
@@ -61,6 +60,6 @@ class Resolver:
         bound_private = bool(self._vault.bound(name, port))
         allowed = answers[:_LIMIT]
         if not all(self.allows(str(answer[4][0]), port, bound_private=bound_private) for answer in allowed):
-            raise OSError(connection_refused("address_forbidden"))
+            raise AddressForbidden
         # Addresses of one family first: a broken second family must not stall a connection (no Happy Eyeballs here).
         return sorted(allowed, key=lambda answer: answer[0] != socket.AF_INET)

@@ -8,7 +8,7 @@ from mitmproxy.addonmanager import Loader
 
 from addon import hardening, homes, process
 from addon.errors import OperatorError
-from addon.master import fixed_options, open_parts
+from addon.master import fixed_options, open_gate
 from addon.settings import Settings
 from addon.shell import Egress
 
@@ -60,10 +60,11 @@ class ScriptEgress:
         own = ("", ctx.options.listen_port or 8080)
         try:
             settings.check()
-            egress, self._resolver, _ = open_parts(settings, own=own)
+            gate, _ = open_gate(settings, own=own)
         except OperatorError as error:
             raise exceptions.OptionsError(f"{error.message} ({error.hint})") from error
-        return egress
+        self._resolver = gate.resolver
+        return Egress(gate)
 
     def running(self) -> None:
         """The loop exists now: judge the addresses it resolves."""

@@ -4,6 +4,7 @@ import ipaddress
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from addon import network
 from addon.errors import Usage
@@ -20,6 +21,7 @@ class Settings:
     listen_port: int = 8080
     workers: int = 1
     untagged: str = "pass"
+    engine: str = "auto"
     allow_private: tuple[str, ...] = ()
     connect_to: tuple[str, ...] = ()
     upstream_ca: str = ""
@@ -38,6 +40,8 @@ class Settings:
             )
         if self.untagged not in {"pass", "deny"}:
             raise Usage(f"not a choice for untagged traffic: {self.untagged!r}", hint="use pass or deny")
+        if self.engine not in {"auto", "stock"}:
+            raise Usage(f"not an engine: {self.engine!r}", hint="use auto or stock")
         if self.audit_durability not in {"power", "process"}:
             raise Usage(f"not a durability: {self.audit_durability!r}", hint="use power or process")
         if self.upstream_ca and not Path(self.upstream_ca).is_file():
@@ -50,8 +54,9 @@ class Settings:
     @classmethod
     def load(cls, text: str) -> "Settings":
         """The settings in `dump`ed text."""
-        raw = json.loads(text)
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in raw.items()})
+        raw: dict[str, Any] = json.loads(text)
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}
+        return cls(**fields)
 
 
 def parse_listen(text: str) -> tuple[str, int]:

@@ -5,8 +5,8 @@ The tag: which grant a request asks for, and everything of ours that must come o
     alter_grant_<id> as a placeholder      in Authorization, any other header, or a query parameter
     a session                              (callers of type `run`; see pipeline)
 
-Removed from every request, tagged or not: all names that begin `X-Alter-` in any case, with `_` for `-` too, and
-Proxy-Authorization and Proxy-Connection.
+Removed from every request, tagged or not: all names that begin `X-Alter-`, and Proxy-Authorization and
+Proxy-Connection, in any case and with `_` for `-` too.
 """
 
 import base64
@@ -20,7 +20,7 @@ from addon.model import Head, Headers
 ID = re.compile(rb"[A-Za-z0-9_-]{16,64}")
 PLACEHOLDER = b"alter_grant_"
 
-_CONTROL = re.compile(rb"x[-_]alter([-_].*)?", re.IGNORECASE)
+_CONTROL = re.compile(rb"x[-_]alter([-_].*)?", re.IGNORECASE | re.DOTALL)
 _GRANT = re.compile(rb"x[-_]alter[-_]grant", re.IGNORECASE)
 _PROXY = frozenset({b"proxy-authorization", b"proxy-connection"})
 _AUTHORIZATION = re.compile(rb"(?:authorization|proxy-authorization)", re.IGNORECASE)
@@ -38,7 +38,9 @@ class Tag:
 
 def is_control(name: bytes) -> bool:
     """Whether a header is ours and never leaves."""
-    return (len(name) > 6 and name[:1] in b"xX" and _CONTROL.fullmatch(name) is not None) or name.lower() in _PROXY
+    if len(name) > 6 and name[:1] in b"xX":
+        return _CONTROL.fullmatch(name) is not None
+    return name.lower().replace(b"_", b"-") in _PROXY
 
 
 def strip(head: Head) -> Head:
@@ -52,11 +54,13 @@ def find(head: Head) -> Tag | None:
     """
     The tag of a request, or None.
 
-    Raises Refusal: `tag_repeated` for more than one grant, `tag_malformed` for anything that is not an id, and
-    `header_forbidden` for a header value with CR, LF or NUL, in which a tag could be folded away.
+    Raises Refusal: `tag_repeated` for more than one grant, `tag_malformed` for anything that is not an id and for a
+    placeholder in the path, and `header_forbidden` for a header with CR, LF or NUL, in which a tag could be folded away.
     """
     if any(_UNSAFE.search(value) or _UNSAFE.search(name) for name, value in head.headers):
         raise Refusal("header_forbidden")
+    if PLACEHOLDER in head.path:
+        raise Refusal("tag_malformed")  # a path cannot do without one of its parts, and the placeholder must not leave
     explicit = [(name, value.strip()) for name, value in head.headers if _GRANT.fullmatch(name)]
     if len(explicit) > 1 or (explicit and b"," in explicit[0][1]):
         raise Refusal("tag_repeated")

@@ -42,7 +42,7 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
 
     proxy = build(settings, own=listener.getsockname()[:2])
     loop = asyncio.get_running_loop()
-    proxy.resolver.install(loop)
+    proxy.gate.resolver.install(loop)
     running = asyncio.create_task(proxy.master.run())
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
@@ -56,7 +56,7 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
     await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
     server.close()
     deadline = time.monotonic() + DRAIN_SECONDS
-    while proxy.egress.active and time.monotonic() < deadline:  # noqa: ASYNC110  a counter, polled only here
+    while proxy.gate.active and time.monotonic() < deadline:  # noqa: ASYNC110  a counter, polled only here
         await asyncio.sleep(0.02)
     proxy.master.shutdown()
     with contextlib.suppress(asyncio.CancelledError):

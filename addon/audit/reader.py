@@ -94,9 +94,8 @@ def _last(folder: Path, limit: int, ends: dict[Path, int], filters: Filters) -> 
 
 def _oldest_first(group: list[Segment], filters: Filters) -> Iterator[Row]:
     sieve, earliest = _sieve(filters), _earliest(filters)
-    while len(group) > 1 and _began(group[1]) < earliest:
-        group = group[1:]
-    for each in group:
+    start = next((n for n in reversed(range(len(group))) if _began(group[n]) < earliest), 0)
+    for each in group[start:]:
         with open_to_read(each) as file:
             yield from filter(None, (sieve(line) for _, line in forward(file)))
 

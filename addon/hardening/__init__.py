@@ -28,6 +28,7 @@ from addon.hardening.local import (
     VERDICT,
     connection_refused,
     local_response,
+    upstream_code,
 )
 from addon.hardening.target import Unproven
 
@@ -42,6 +43,7 @@ __all__ = [
     "connection_refused",
     "install",
     "local_response",
+    "upstream_code",
 ]
 
 

@@ -51,6 +51,9 @@ AFTERWARDS = frozenset(
 )  # fmt: skip
 """Hooks that tell of what is over: when one fails, nothing is left to refuse."""
 
+RAW = frozenset({"tcp_start", "udp_start", "dns_request"})
+"""Hooks before bytes leave that mitmproxy does not take for HTTP: a guess that a stray line break can bring about."""
+
 _tables: weakref.WeakKeyDictionary[AddonManager, dict[str, tuple[Method, ...]]] = weakref.WeakKeyDictionary()
 
 
@@ -59,7 +62,8 @@ class FailClosedHandler(mode_servers.ProxyConnectionHandler):
     One client connection and its upstream connections.
 
     Promises: an exception of any kind in any hook refuses what the hook was asked about; a request that has no verdict
-    after its `requestheaders` hook is answered 503; every socket is closed when the connection ends.
+    after its `requestheaders` hook is answered 503; a connection that is not HTTP is dropped unless `tcp_start` (or
+    `udp_start`, `dns_request`) left the verdict `pass`; every socket is closed when the connection ends.
     """
 
     def __init__(self, *args: Any) -> None:
@@ -104,7 +108,7 @@ class FailClosedHandler(mode_servers.ProxyConnectionHandler):
             self._busy = False
 
     def _handle(self, event: events.Event) -> None:
-        self.timeout_watchdog.register_activity()  # type: ignore[no-untyped-call]
+        self.timeout_watchdog.register_activity()
         try:
             for command in self.layer.handle_event(event):
                 if isinstance(command, commands.SendData):
@@ -161,7 +165,7 @@ class FailClosedHandler(mode_servers.ProxyConnectionHandler):
                 if result is not None and inspect.isawaitable(result):
                     return self._continue(hook, data, result, calls)
             if isinstance(data, Flow) and data.intercepted:
-                resumed = data.wait_for_resume()  # type: ignore[no-untyped-call]
+                resumed = data.wait_for_resume()
                 return self._continue(hook, data, resumed, calls)
         except BaseException as error:  # noqa: BLE001  AddonHalt, CancelledError and SystemExit forward, too
             self._fail(hook, data, error)
@@ -179,7 +183,7 @@ class FailClosedHandler(mode_servers.ProxyConnectionHandler):
                     if result is not None and inspect.isawaitable(result):
                         await result
                 if isinstance(data, Flow):
-                    await data.wait_for_resume()  # type: ignore[no-untyped-call]
+                    await data.wait_for_resume()
             except BaseException as error:  # noqa: BLE001
                 self._fail(hook, data, error)
         self._settle(hook, data)
@@ -227,6 +231,9 @@ class FailClosedHandler(mode_servers.ProxyConnectionHandler):
         elif isinstance(hook, HttpRequestHook) and not (data.response or may_leave(data)):
             logger.error("refused, because the verdict did not last")
             self._refuse(data)
+        elif hook.name in RAW and not may_leave(data):
+            logger.error("dropped, because no addon decided on what is not HTTP")
+            self._drop()
 
     def _refuse(self, flow: HTTPFlow) -> None:
         flow.metadata.pop(VERDICT, None)

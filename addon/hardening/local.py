@@ -10,13 +10,15 @@ Answers put on a flow, and what travels in `flow.metadata` between the shell and
     alter.leaving   set by the patches: the upstream connection of this request was asked for
 """
 
+import re
 import time
 import uuid
 from http import HTTPStatus
 
 from mitmproxy import http
+from mitmproxy.flow import Flow
 
-from addon.refusals import Answer, answer
+from addon.refusals import CODES, Answer, answer
 
 REQUEST_ID = "alter.id"
 VERDICT = "alter.verdict"
@@ -28,6 +30,7 @@ INJECTED = "injected"
 HOLD = "hold"
 
 _CONNECTION_REFUSED = "alter:"
+_REFUSED = re.compile(rf"(?:Connection killed: |\[Errno -?\d+\] )?{_CONNECTION_REFUSED}([a-z_]+)")
 
 
 def local_response(flow: http.HTTPFlow, reply: Answer) -> None:
@@ -59,8 +62,8 @@ def request_id(flow: http.HTTPFlow) -> str:
     return str(flow.metadata.setdefault(REQUEST_ID, str(uuid.uuid4())))
 
 
-def may_leave(flow: http.HTTPFlow) -> bool:
-    """Whether the shell has decided that this request goes out as it is now."""
+def may_leave(flow: Flow) -> bool:
+    """Whether the shell has decided that this flow goes out as it is now."""
     return flow.metadata.get(VERDICT) in (PASS, INJECTED)
 
 
@@ -87,3 +90,11 @@ def connection_refused(code: str) -> str:
     raised by the event loop's `getaddrinfo`.
     """
     return _CONNECTION_REFUSED + code
+
+
+def upstream_code(error: str) -> str:
+    """The refusal code for the error text of a connection that could not be made."""
+    refused = _REFUSED.fullmatch(error)
+    if refused and refused[1] in CODES:
+        return refused[1]
+    return "upstream_unverified" if error.startswith("Certificate verify failed") else "upstream_unreachable"

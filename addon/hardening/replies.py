@@ -1,7 +1,6 @@
 """What the proxy answers itself: at once (P1), and in its own words (P7)."""
 
 import json
-import re
 import uuid
 from collections.abc import Callable, Generator
 from dataclasses import replace
@@ -26,14 +25,13 @@ from mitmproxy.proxy.layers.http._http2 import Http2Server
 from mitmproxy.proxy.layers.http._http3 import Http3Server
 
 from addon.hardening import target
-from addon.hardening.local import REFUSAL, connection_refused, refuse, request_id, to_response
-from addon.refusals import CODES, answer
+from addon.hardening.local import REFUSAL, refuse, request_id, to_response, upstream_code
+from addon.refusals import answer
 
 Commands = Generator[commands.Command, Any, None]
 Handler = Callable[[Any, Any], Commands]
 Server = Http1Server | Http2Server | Http3Server
 
-_REFUSED = re.compile(rf"(?:Connection killed: |\[Errno -?\d+\] )?{connection_refused('([a-z_]+)')}")
 _CLIENT_ERRORS = {ErrorCode.GENERIC_CLIENT_ERROR, ErrorCode.REQUEST_VALIDATION_FAILED, ErrorCode.DESTINATION_UNKNOWN}
 
 
@@ -88,7 +86,7 @@ def answer_errors() -> None:
 
 
 def name_upstream_errors() -> None:
-    """P7: the `error` hook finds the code of the answer in `flow.metadata`, so that the record says what was told."""
+    """P7: the `error` hook finds code and id of the answer in `flow.metadata`: the record says what the client was told."""
 
     def make(original: Callable[[HttpStream, Any], Commands]) -> Callable[[HttpStream, Any], Commands]:
         def handle_protocol_error(stream: HttpStream, event: Any) -> Commands:
@@ -100,6 +98,7 @@ def name_upstream_errors() -> None:
                 and stream.server_state not in over
             ):
                 stream.flow.metadata[REFUSAL] = _code(event)
+                request_id(stream.flow)
             return original(stream, event)
 
         return handle_protocol_error
@@ -117,7 +116,7 @@ def answer_malformed_requests() -> None:
             reply = replace(reply, status=status_code, body=json.dumps(document).encode() + b"\n")
             response = to_response(reply, None)
             response.headers["Connection"] = "close"
-            return bytes(http1.assemble_response(response))  # type: ignore[no-untyped-call]
+            return bytes(http1.assemble_response(response))
 
         return make_error_response
 
@@ -132,9 +131,9 @@ def answer_failed_tunnels() -> None:
             if not stream.flow.response and stream.context.options.connection_strategy == "eager":
                 error = yield commands.OpenConnection(stream.context.server)
                 if error:
-                    refuse(stream.flow, _connect_code(error))
+                    refuse(stream.flow, upstream_code(error))
             stream.child_layer = layer.NextLayer(stream.context)
-            yield from stream.handle_connect_finish()  # type: ignore[no-untyped-call]
+            yield from stream.handle_connect_finish()
 
         return handle_connect_regular
 
@@ -178,14 +177,7 @@ def _code(event: ResponseProtocolError) -> str:
     if event.code is ErrorCode.REQUEST_TOO_LARGE:
         return "body_too_large"
     # Only here is the text our own or OpenSSL's; elsewhere it quotes the upstream.
-    return _connect_code(event.message) if event.code is ErrorCode.CONNECT_FAILED else "upstream_unreachable"
-
-
-def _connect_code(error: str) -> str:
-    refused = _REFUSED.fullmatch(error)
-    if refused and refused[1] in CODES:
-        return refused[1]
-    return "upstream_unverified" if error.startswith("Certificate verify failed") else "upstream_unreachable"
+    return upstream_code(event.message) if event.code is ErrorCode.CONNECT_FAILED else "upstream_unreachable"
 
 
 def _is_http1(request: http.Request) -> bool:

@@ -28,6 +28,11 @@ SAFE_WAL = (3, 51, 3)
 ERRORS: tuple[type[Exception], ...] = (sqlite3.Error, _stdlib.Error)
 
 
+def engine() -> tuple[str, bool]:
+    """The version of SQLite in use, and whether its write-ahead log is safe to use."""
+    return sqlite3.sqlite_version, sqlite3.sqlite_version_info >= SAFE_WAL
+
+
 def create(path: Path) -> Database:
     """A new, migrated database at `path`, mode 0600. Raises Conflict if anything is there."""
     if path.exists() or path.is_symlink():
@@ -98,10 +103,8 @@ def restore(path: Path, data: bytes) -> None:
     """
     files.create(path, data)
     try:
+        _check_whole(path)
         upgrade(path)
-        with contextlib.closing(_connect(path)) as database:
-            _check_whole(database)
-            _choose_journal(database)
     except BaseException:
         for suffix in ("", "-wal", "-shm", "-journal"):
             path.with_name(path.name + suffix).unlink(missing_ok=True)
@@ -139,14 +142,21 @@ def _connect(path: Path) -> Database:
     return Database(connection, execute_plugins=False)
 
 
-def _check_whole(database: Database) -> None:
-    sound = database.conn.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-    if not sound or not query(database, "SELECT 1 FROM meta WHERE name = 'vault_id'", {}):
-        raise Corrupt("the copy is damaged", hint="take an older one")
+def _check_whole(path: Path) -> None:
+    """Raises Corrupt unless the file is an undamaged database with the identity of a vault."""
+    try:
+        with contextlib.closing(_connect(path)) as database:
+            sound = database.conn.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+            named = database.conn.execute("SELECT 1 FROM meta WHERE name = 'vault_id'").fetchall()
+            _choose_journal(database)
+    except ERRORS:
+        sound, named = False, []
+    if not (sound and named):
+        raise Corrupt("the file is damaged, or no backup of a vault", hint="take an older one")
 
 
 def _choose_journal(database: Database) -> None:
-    database.conn.execute(f"PRAGMA journal_mode = {'WAL' if sqlite3.sqlite_version_info >= SAFE_WAL else 'DELETE'}")
+    database.conn.execute(f"PRAGMA journal_mode = {'WAL' if engine()[1] else 'DELETE'}")
 
 
 def _unreadable(path: Path) -> Locked:

@@ -1,0 +1,52 @@
+"""What a kind of credential must be able to do."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+from addon.binding import Binding
+from addon.model import Head, Values
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field of a secret. Only a field that is not `secret` may be given literally on a command line."""
+
+    name: str
+    prompt: str
+    secret: bool = True
+    required: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Where the head will be sent, and when: what a signature needs to know. `now` is seconds since the epoch."""
+
+    host: str
+    port: int
+    now: float
+
+
+class Kind(Protocol):
+    """A credential kind. `tag` is stored with each secret and never changes its meaning."""
+
+    tag: ClassVar[str]
+
+    def fields(self, binding: Binding) -> tuple[Field, ...]:
+        """The fields of a secret under this binding, in the order to ask for them."""
+
+    def check_binding(self, binding: Binding) -> Binding:
+        """The binding completed with the kind's defaults. Raises Usage for one this kind cannot serve."""
+
+    def check_values(self, binding: Binding, values: dict[str, str]) -> None:
+        """Raises Usage, naming the field and the reason, for values that cannot be used. Never shows a value."""
+
+    def needs_body(self, binding: Binding, head: Head, host: str, port: int) -> bool:
+        """Whether `apply` must know the SHA-256 of the whole body. Raises Refusal for shapes it cannot serve."""
+
+    def apply(self, head: Head, *, binding: Binding, values: Values, target: Target, body_sha256: str | None) -> Head:
+        """
+        The head to send: the caller's own credentials of the same purpose removed, ours written.
+
+        `body_sha256` is hex, and given exactly when `needs_body` said so. Raises Refusal; a stored value that cannot be
+        written safely raises Fault.
+        """

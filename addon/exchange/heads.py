@@ -1,0 +1,170 @@
+"""
+Heads of HTTP/1.1 messages, strictly (RFC 9112).
+
+A head is refused, never repaired: bare CR or LF, NUL, a space before the colon, a folded line, an empty or odd name, two
+framings at once. What two servers could read in two ways is read here in none.
+"""
+
+import re
+from dataclasses import dataclass
+
+from addon.model import Headers
+
+LIMIT = 65_536
+"""The longest head, in bytes."""
+COUNT = 200
+"""The most header lines."""
+
+_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e\x80-\xff]{1,16384}) HTTP/1\.([01])")
+_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?")
+_LINE = re.compile(rb"(" + _TOKEN + rb"):[ \t]*([^\x00\r\n]*?)[ \t]*")
+_LENGTH = re.compile(rb"[0-9]{1,18}")
+_BREAK = re.compile(rb"[^\r]\n|\r[^\n]")
+
+_HOP = frozenset(
+    {b"connection", b"proxy-connection", b"keep-alive", b"te", b"trailer", b"transfer-encoding", b"upgrade"}
+)
+
+
+class Malformed(ValueError):
+    """A head or a body that is not HTTP/1.1 as we accept it."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestHead:
+    """`length` is the number of body bytes, or None for a chunked body."""
+
+    method: str
+    target: bytes
+    minor: int
+    headers: Headers
+    length: int | None
+    persistent: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseHead:
+    """`length` as above; `-1` when the body ends with the connection."""
+
+    status: int
+    reason: bytes
+    minor: int
+    headers: Headers
+    length: int | None
+    persistent: bool
+
+
+def parse_request(raw: bytes) -> RequestHead:
+    """The head in `raw`, which ends with the empty line. Raises Malformed."""
+    first, headers = _split(raw)
+    match = _REQUEST_LINE.fullmatch(first)
+    if match is None:
+        raise Malformed
+    minor = match[3][0] - 48
+    length = _request_length(headers, minor)
+    return RequestHead(match[1].decode("ascii"), match[2], minor, headers, length, _persistent(headers, minor))
+
+
+def parse_response(raw: bytes, *, method: str) -> ResponseHead:
+    """The head of the response to a request with `method`. Raises Malformed."""
+    first, headers = _split(raw)
+    match = _STATUS_LINE.fullmatch(first)
+    if match is None:
+        raise Malformed
+    minor, status = match[1][0] - 48, int(match[2])
+    length = _response_length(headers, status=status, method=method)
+    persistent = length != -1 and _persistent(headers, minor)
+    return ResponseHead(status, match[3] or b"", minor, headers, length, persistent)
+
+
+def write_request(method: str, target: bytes, headers: Headers, *, length: int | None) -> bytes:
+    """A request head to send upstream: origin-form, hop-by-hop headers gone, framing ours."""
+    framing = () if length == 0 and method not in {"POST", "PUT", "PATCH"} else _framing(length)
+    return _join(b"%s %s HTTP/1.1" % (method.encode("ascii"), target), _end_to_end(headers), framing)
+
+
+def write_response(head: ResponseHead, headers: Headers, *, length: int | None, close: bool) -> bytes:
+    """A response head for the client. `length` None frames with chunks, -1 with the end of the connection."""
+    framing = _framing(length)
+    if close:
+        framing = (*framing, (b"Connection", b"close"))
+    return _join(b"HTTP/1.1 %d %s" % (head.status, head.reason), _end_to_end(headers), framing)
+
+
+def write_upgrade(first: bytes, headers: Headers) -> bytes:
+    """A head that asks for, or grants, another protocol: `Connection` and `Upgrade` stay."""
+    return _join(first, headers, ())
+
+
+def _split(raw: bytes) -> tuple[bytes, Headers]:
+    if len(raw) > LIMIT or _BREAK.search(raw):
+        raise Malformed
+    first, *lines = raw[:-4].split(b"\r\n")
+    if len(lines) > COUNT:
+        raise Malformed
+    headers = []
+    for line in lines:
+        match = _LINE.fullmatch(line)
+        if match is None:
+            raise Malformed
+        headers.append((match[1], match[2]))
+    return first, tuple(headers)
+
+
+def _request_length(headers: Headers, minor: int) -> int | None:
+    """RFC 9112 6.3, without the lenient branches."""
+    lengths, codings = _values(headers, b"content-length"), _values(headers, b"transfer-encoding")
+    if codings:
+        if lengths or minor == 0 or len(codings) > 1 or codings[0].lower() != b"chunked":
+            raise Malformed
+        return None
+    if not lengths:
+        return 0
+    if len(lengths) > 1 or not _LENGTH.fullmatch(lengths[0]):
+        raise Malformed
+    return int(lengths[0])
+
+
+def _response_length(headers: Headers, *, status: int, method: str) -> int | None:
+    lengths, codings = _values(headers, b"content-length"), _values(headers, b"transfer-encoding")
+    if codings and (lengths or len(codings) > 1 or codings[0].lower() != b"chunked"):
+        raise Malformed
+    if len(set(lengths)) > 1 or (lengths and not _LENGTH.fullmatch(lengths[0])):
+        raise Malformed
+    if method == "HEAD" or status in {204, 304} or status < 200:
+        return 0
+    if codings:
+        return None
+    return int(lengths[0]) if lengths else -1
+
+
+def _persistent(headers: Headers, minor: int) -> bool:
+    """RFC 9112 9.3; an HTTP/1.0 connection is never kept."""
+    options = {part.strip().lower() for value in _values(headers, b"connection") for part in value.split(b",")}
+    return minor == 1 and b"close" not in options
+
+
+def _values(headers: Headers, name: bytes) -> list[bytes]:
+    return [value for key, value in headers if key.lower() == name]
+
+
+def _end_to_end(headers: Headers) -> Headers:
+    """Without hop-by-hop headers, those that `Connection` names included (RFC 9110 7.6.1), and without framing."""
+    listed = {part.strip().lower() for value in _values(headers, b"connection") for part in value.split(b",")}
+    gone = _HOP | (listed - {b"close", b"keep-alive"}) | {b"content-length"}
+    return tuple((name, value) for name, value in headers if name.lower() not in gone)
+
+
+def _framing(length: int | None) -> Headers:
+    if length is None:
+        return ((b"Transfer-Encoding", b"chunked"),)
+    return () if length < 0 else ((b"Content-Length", b"%d" % length),)
+
+
+def _join(first: bytes, headers: Headers, framing: Headers) -> bytes:
+    lines = [first]
+    lines += [b"%s: %s" % pair for pair in headers]
+    lines += [b"%s: %s" % pair for pair in framing]
+    lines.append(b"\r\n")
+    return b"\r\n".join(lines)

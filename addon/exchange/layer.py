@@ -1,0 +1,222 @@
+"""
+The seam to mitmproxy: an addon whose `next_layer` hook takes CONNECT tunnels over.
+
+A tunnel is carried here if its CONNECT is admitted and its client offers HTTP/1.1, or no protocol, in TLS. Everything else
+(a refused CONNECT, plain HTTP in a tunnel, HTTP/2-only clients such as gRPC) goes to mitmproxy's own layers, which see
+the CONNECT as if we had not been there.
+"""
+
+import asyncio
+import contextlib
+import ipaddress
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from mitmproxy import ctx
+from mitmproxy.connection import Connection
+from mitmproxy.proxy import commands, events, layer
+from mitmproxy.proxy.context import Context
+from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode
+
+from addon import hosts
+from addon.exchange import hello
+from addon.exchange.heads import LIMIT, Malformed, RequestHead, parse_request
+from addon.exchange.leaves import Leaves
+from addon.exchange.pool import Pool
+from addon.exchange.streams import Stream
+from addon.exchange.tunnel import Opening, Tunnel
+from addon.gate import Gate
+from addon.model import Request
+
+ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
+_TICK = 5.0
+
+Commands = layer.CommandGenerator[None]
+
+
+class FlatEngine:
+    """The addon; it goes before mitmproxy's NextLayer."""
+
+    def __init__(self, *, gate: Gate, pool: Pool, leaves: Leaves) -> None:
+        self.gate = gate
+        self.pool = pool
+        self.leaves = leaves
+        self._tunnels: set[Tunnel] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def running(self) -> None:
+        """Start the watch over tunnels that take too long."""
+        self._watch()
+
+    def next_layer(self, choice: layer.NextLayer) -> None:
+        """Take a client that begins with CONNECT."""
+        if choice.layer is None and len(choice.context.layers) == 1 and choice.data_client().startswith(b"CONNECT "):
+            choice.layer = ConnectLayer(choice.context, self)
+
+    def carry(self, client: Stream, opening: Opening, *, on_end: Callable[[], None]) -> None:
+        """Serve a tunnel in a task of its own."""
+        tunnel = Tunnel(client, opening, gate=self.gate, pool=self.pool)
+        task = asyncio.get_running_loop().create_task(tunnel.serve())
+        self._tunnels.add(tunnel)
+        self._tasks.add(task)
+
+        def end(done: asyncio.Task[None]) -> None:
+            self._tunnels.discard(tunnel)
+            self._tasks.discard(done)
+            on_end()
+
+        task.add_done_callback(end)
+
+    def _watch(self) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for tunnel in list(self._tunnels):
+            if tunnel.overdue < now:
+                tunnel.expire()
+        self.pool.sweep()
+        loop.call_later(_TICK, self._watch)
+
+
+class ConnectLayer(layer.Layer):
+    """Reads the CONNECT and the ClientHello, then hands the connection to a Tunnel or to mitmproxy's layers."""
+
+    def __init__(self, context: Context, engine: FlatEngine) -> None:
+        super().__init__(context)
+        self._engine = engine
+        self._received = b""
+        self._connect = b""
+        self._opening: Opening | None = None
+        self._stock: HttpLayer | None = None
+        self._swallow = False
+        self._taken = False
+
+    def _handle_event(self, event: events.Event) -> Commands:
+        if self._stock is not None:
+            yield from self._to_stock(event)
+        elif isinstance(event, events.DataReceived):
+            self._received += event.data
+            if self._opening is None:
+                yield from self._read_connect()
+            else:
+                yield from self._read_hello()
+        elif isinstance(event, events.ConnectionClosed) and not self._taken:
+            yield commands.CloseConnection(self.context.client)
+
+    def _read_connect(self) -> Commands:
+        end = self._received.find(b"\r\n\r\n")
+        if end < 0 and len(self._received) <= LIMIT:
+            return
+        try:
+            opening = self._admit(parse_request(self._received[: end + 4])) if end >= 0 else None
+        except (Malformed, hosts.NotAName):
+            opening = None
+        if opening is None:
+            yield from self._leave(b"")
+            return
+        self._opening = opening
+        self._connect, self._received = self._received[: end + 4], self._received[end + 4 :]
+        yield commands.SendData(self.context.client, ESTABLISHED)
+        if self._received:
+            yield from self._read_hello()
+
+    def _admit(self, head: RequestHead) -> Opening | None:
+        """The opening of a tunnel we may carry; None leaves it to the stock layers, refusals included."""
+        name, port = hosts.split_authority(head.target)
+        if head.method != "CONNECT" or head.length != 0 or port is None:
+            return None
+        client = self.context.client
+        request = Request(
+            id=str(uuid.uuid4()),
+            scheme="https",
+            host=hosts.fold(name.decode("ascii")),
+            port=port,
+            method="CONNECT",
+            target=b"",
+            headers=head.headers,
+            authorities=(),
+            sni=None,
+            client_ip=str(client.peername[0]),
+        )
+        if _is_address(request.host) or self._engine.gate.judge_tunnel(request) is not None:
+            return None
+        keys = request.values(b"proxy-authorization")
+        key = keys[0].decode("latin-1") if keys else None
+        return Opening(request.host, port, None, request.client_ip, key, client.id)
+
+    def _read_hello(self) -> Commands:
+        try:
+            found = hello.peek(self._received)
+        except hello.NotTls:
+            yield from self._leave(self._connect)
+            return
+        if found is None:
+            return
+        if found.alpn and b"http/1.1" not in found.alpn:
+            yield from self._leave(self._connect)
+            return
+        self._take_over(found.sni)
+
+    def _take_over(self, sni: str | None) -> None:
+        """From here on the client's bytes go to our stream; mitmproxy sees the connection end when we are done."""
+        if self._opening is None:
+            raise RuntimeError
+        handler = _handler_of(self.context.client)
+        io = handler.transports[self.context.client]
+        transport, theirs = io.writer.transport, io.writer.transport.get_protocol()
+        patience = contextlib.ExitStack()
+        patience.enter_context(handler.timeout_watchdog.disarm())
+        stream = Stream(
+            self._engine.leaves.context(self._opening.host),
+            server_side=True,
+            on_lost=lambda: theirs.connection_lost(None),
+        )
+        self._taken = True
+        transport.set_protocol(stream)
+        stream.connection_made(transport)
+        if not transport.is_reading():
+            transport.resume_reading()
+        rest = bytes(io.reader._buffer)  # noqa: SLF001  arrived, and not yet handed to the layers
+        io.reader._buffer.clear()  # noqa: SLF001
+        stream.data_received(self._received + rest)
+        opening = Opening(
+            self._opening.host,
+            self._opening.port,
+            sni,
+            self._opening.client_ip,
+            self._opening.key,
+            self._opening.number,
+        )
+        self._engine.carry(stream, opening, on_end=patience.close)
+
+    def _leave(self, already_answered: bytes) -> Commands:
+        """Let mitmproxy's layers have the tunnel from its first byte; its answer to a CONNECT we answered is dropped."""
+        self._swallow = bool(already_answered)
+        self._stock = HttpLayer(self.context, HTTPMode.regular)
+        yield from self._to_stock(events.Start())
+        for data in (already_answered, self._received):
+            if data:
+                yield from self._to_stock(events.DataReceived(self.context.client, data))
+
+    def _to_stock(self, event: events.Event) -> Commands:
+        if self._stock is None:
+            raise RuntimeError
+        for command in self._stock.handle_event(event):
+            if self._swallow and isinstance(command, commands.SendData):
+                self._swallow = False
+                if not command.data.startswith(b"HTTP/1.1 2"):
+                    yield commands.CloseConnection(self.context.client)
+                continue
+            yield command
+
+
+def _handler_of(client: Connection) -> Any:
+    return ctx.master.addons.get("proxyserver").connections[client.id]
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,410 @@
+"""
+One client's tunnel: its requests, one after another.
+
+Fails closed by construction: the upstream's stream is written to in `_forward` alone, with the head that the gate
+released for a Permit. Everything that breaks ends in an answer of our own or in a closed connection.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import time
+import uuid
+from dataclasses import dataclass
+
+from addon import refusals, responses
+from addon.exchange import bodies, heads
+from addon.exchange.bodies import Body
+from addon.exchange.heads import Malformed, RequestHead, ResponseHead
+from addon.exchange.pool import Pool, Unreachable, Upstream
+from addon.exchange.streams import Stream
+from addon.gate import Denial, Gate, Permit
+from addon.model import Head, Headers, Request
+from addon.refusals import Answer
+
+logger = logging.getLogger(__name__)
+
+HEAD_SECONDS = 75.0
+"""How long a client may take for a head, idle time between requests included."""
+ANSWER_SECONDS = 600.0
+"""How long an upstream may take for a head, and either side between two pieces of a body."""
+_DISCARD = 1 << 18
+_LINGER = 2.0
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class Broken(Exception):
+    """The exchange cannot go on: `code` for the record, `answerable` while the client has seen nothing of a response."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What the CONNECT and the ClientHello said."""
+
+    host: str
+    port: int
+    sni: str | None
+    client_ip: str
+    key: str | None
+    number: str
+
+
+class Tunnel:
+    """Serves a client whose TLS has been accepted for `opening.host`."""
+
+    def __init__(self, client: Stream, opening: Opening, *, gate: Gate, pool: Pool) -> None:
+        self._client = client
+        self._opening = opening
+        self._gate = gate
+        self._pool = pool
+        self._upstream: Upstream | None = None
+        self.overdue = time.monotonic() + HEAD_SECONDS
+
+    async def serve(self) -> None:
+        """Until the client leaves, or nothing more can be trusted to be a request."""
+        try:
+            await self._client.handshake()
+            while await self._serve_one():
+                pass
+        except Malformed:
+            self._client.write(_assemble(_malformed(), head_only=False, close=True))
+        except (ConnectionError, OSError):
+            pass
+        except Exception as error:  # noqa: BLE001  one tunnel must not take others with it
+            logger.error("a tunnel broke: %s", type(error).__name__)  # noqa: TRY400  no traceback: it may quote a value
+        finally:
+            if self._upstream is not None:
+                self._upstream.stream.abort()
+            self._client.close()
+
+    def expire(self) -> None:
+        """Give up: somebody took too long."""
+        self._client.abort()
+        if self._upstream is not None:
+            self._upstream.stream.abort()
+
+    # ── one exchange ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _serve_one(self) -> bool:
+        """Whether another request may follow on this connection."""
+        self.overdue = time.monotonic() + HEAD_SECONDS
+        raw = await _read_head(self._client)
+        if raw is None:
+            return False
+        head = heads.parse_request(raw)
+        self.overdue = time.monotonic() + ANSWER_SECONDS
+        body = bodies.expect(head.length)
+        permit = await self._gate.enter(self._read(head))
+        if isinstance(permit, Denial):
+            return await self._deny(permit, head, body)
+        status, code = None, "interrupted"
+        try:
+            outcome = await self._forward(permit, head, body)
+            if isinstance(outcome, Denial):
+                status, code = outcome.answer.status, ""
+                return await self._deny(outcome, head, body)
+            status, code = outcome[0], ""
+            return outcome[1]
+        except Broken as broken:
+            code = broken.code
+            return False
+        finally:
+            self._gate.leave(permit, status=status, code=code)
+
+    def _read(self, head: RequestHead) -> Request:
+        """The request as the kernel sees it. The absolute form (RFC 9112 3.2.2) becomes origin-form and a claim."""
+        target, scheme = head.target, None
+        claims: tuple[bytes, ...] = ()
+        if not target.startswith(b"/") and target != b"*":
+            scheme_raw, separator, rest = target.partition(b"://")
+            authority, slash, path = rest.partition(b"/")
+            if not separator or b"?" in authority or b"#" in authority:
+                raise Malformed
+            target, claims, scheme = slash + path or b"/", (authority,), scheme_raw.decode("latin-1").lower()
+        opening = self._opening
+        return Request(
+            id=str(uuid.uuid4()),
+            scheme="https",
+            host=opening.host,
+            port=opening.port,
+            method=head.method,
+            target=target,
+            headers=head.headers,
+            authorities=(*(value for name, value in head.headers if name.lower() == b"host"), *claims),
+            sni=opening.sni,
+            client_ip=opening.client_ip,
+            tunnel_key=opening.key,
+            absolute_scheme=scheme,
+        )
+
+    async def _forward(self, permit: Permit, head: RequestHead, body: Body) -> Denial | tuple[int, bool]:
+        """Send a permitted request and relay its response: the status, and whether the connection can go on."""
+        upgrade = _upgrade_of(head)
+        self._approve_continue(head)
+        held = None
+        if permit.needs_body:
+            denial = self._gate.hold(permit, head.length)
+            if denial is not None:
+                return denial
+            held = await self._receive_whole(body)
+        repeatable = head.method in _SAFE and head.length == 0
+        try:
+            upstream = await self._pool.acquire(self._key(permit), repeatable=repeatable)
+        except Unreachable as problem:
+            return self._gate.abandon(permit, problem.code)
+        released = self._gate.release(permit, body_sha256=None if held is None else hashlib.sha256(held).hexdigest())
+        if isinstance(released, Denial):
+            self._pool.release(upstream)
+            return released
+        self._upstream = upstream
+        message = _write_head(released, head, upgrade)
+        upload = self._start_upload(upstream, message, body, held, chunked=head.length is None)
+        try:
+            response = await self._read_response(upstream, head)
+            if response is None and upstream.reused and repeatable and not upstream.stream.received:
+                upstream = self._upstream = await self._replace(permit, upstream)
+                upstream.stream.write(message)
+                response = await self._read_response(upstream, head)
+            if response is None:
+                return self._gate.abandon(permit, "upstream_unreachable")
+        except (Malformed, Unreachable):
+            return self._gate.abandon(permit, "upstream_unreachable")
+        return await self._relay(upstream, head, response, body, upload)
+
+    def _key(self, permit: Permit) -> tuple[str, int, str, str]:
+        caller, grant = permit.pool
+        return self._opening.host, self._opening.port, caller or "", grant
+
+    async def _replace(self, permit: Permit, stale: Upstream) -> Upstream:
+        """A new connection in place of one that its server had closed before it read our request."""
+        stale.stream.abort()
+        return await self._pool.acquire(self._key(permit), repeatable=True, fresh=True)
+
+    # ── the request body ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def _approve_continue(self, head: RequestHead) -> None:
+        """RFC 9110 10.1.1: the request is permitted, so the client need not wait for the upstream to say so."""
+        if head.minor == 1 and head.length != 0 and not self._client.buffer:
+            expects = [value for name, value in head.headers if name.lower() == b"expect"]
+            if expects and expects[0].lower() == b"100-continue":
+                self._client.write(_CONTINUE)
+
+    async def _receive_whole(self, body: Body) -> bytes:
+        parts = []
+        while True:
+            parts.append(body.feed(self._client.buffer))
+            if body.done:
+                return b"".join(parts)
+            if not await self._more(self._client):
+                raise Broken("interrupted")
+
+    def _start_upload(
+        self, upstream: Upstream, message: bytes, body: Body, held: bytes | None, *, chunked: bool
+    ) -> asyncio.Task[None] | None:
+        """Send head and body; what has not arrived yet follows in a task, beside the response."""
+        stream = upstream.stream
+        if held is not None:
+            stream.write(message + held)
+            return None
+        payload = body.feed(self._client.buffer)
+        stream.write(message + _encode(payload, body, chunked=chunked))
+        return None if body.done else asyncio.create_task(self._upload(stream, body, chunked=chunked))
+
+    async def _upload(self, stream: Stream, body: Body, *, chunked: bool) -> None:
+        client = self._client
+        while not body.done:
+            if not await self._more(client):
+                stream.abort()
+                return
+            try:
+                payload = body.feed(client.buffer)
+            except Malformed:
+                stream.abort()
+                raise
+            stream.write(_encode(payload, body, chunked=chunked))
+            if stream.congested:
+                await stream.drain()
+
+    # ── the response ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _read_response(self, upstream: Upstream, head: RequestHead) -> ResponseHead | None:
+        """The final response head; None when the connection ended before one. Interim ones are swallowed."""
+        while True:
+            raw = await _read_head(upstream.stream)
+            if raw is None:
+                return None
+            response = heads.parse_response(raw, method=head.method)
+            if response.status >= 200 or response.status == 101:
+                return response
+
+    async def _relay(
+        self,
+        upstream: Upstream,
+        head: RequestHead,
+        response: ResponseHead,
+        request_body: Body,
+        upload: asyncio.Task[None] | None,
+    ) -> tuple[int, bool]:
+        if response.status == 101:
+            return await self._switch(upstream, head, response)
+        length = response.length
+        if length in {-1, None}:
+            length = None if head.minor == 1 else -1
+        keep = head.persistent and request_body.done and length != -1
+        try:
+            await self._relay_body(upstream.stream, head, response, length=length, close=not keep)
+        except (Malformed, ConnectionError) as error:
+            self._client.abort()
+            raise Broken("client_gone" if isinstance(error, ConnectionError) else "upstream_unreachable") from error
+        if upload is not None:
+            await self._end_upload(upload, request_body)
+        self._upstream = None
+        if response.persistent and request_body.done and not _binds_connection(response.headers):
+            self._pool.release(upstream)
+        else:
+            upstream.stream.close()
+        return response.status, keep and request_body.done
+
+    async def _relay_body(
+        self, source: Stream, head: RequestHead, response: ResponseHead, *, length: int | None, close: bool
+    ) -> None:
+        """Head and body of the response, piece by piece as they come, and no faster than the client takes them."""
+        client, body, chunked = self._client, bodies.expect(response.length), length is None
+        fields = responses.clean(response.headers)
+        if head.method == "HEAD" or response.status in {204, 304}:
+            client.write(_with_lengths(heads.write_response(response, fields, length=-1, close=close), fields))
+            return
+        out = heads.write_response(response, fields, length=length, close=close)
+        client.write(out + _encode(body.feed(source.buffer), body, chunked=chunked))
+        while not body.done:
+            if client.congested:
+                await client.drain()
+            if not await self._more(source):
+                body.end()
+            client.write(_encode(body.feed(source.buffer), body, chunked=chunked))
+
+    async def _end_upload(self, upload: asyncio.Task[None], body: Body) -> None:
+        """The response is complete; a client that is still sending is heard out only if it has finished."""
+        if not body.done:
+            upload.cancel()
+        with contextlib.suppress(asyncio.CancelledError, ConnectionError, Malformed):
+            await upload
+
+    async def _switch(self, upstream: Upstream, head: RequestHead, response: ResponseHead) -> tuple[int, bool]:
+        """Another protocol takes over (RFC 9110 7.8): bytes both ways until either side ends."""
+        if _upgrade_of(head) is None:
+            raise Broken("upstream_unreachable")
+        first = b"HTTP/1.1 101 Switching Protocols"
+        self._client.write(heads.write_upgrade(first, responses.clean(response.headers)))
+        there = asyncio.create_task(self._pump(self._client, upstream.stream))
+        back = asyncio.create_task(self._pump(upstream.stream, self._client))
+        await asyncio.wait({there, back}, return_when=asyncio.FIRST_COMPLETED)
+        for pump in (there, back):
+            pump.cancel()
+        upstream.stream.close()
+        self._upstream = None
+        return 101, False
+
+    async def _pump(self, source: Stream, sink: Stream) -> None:
+        while True:
+            data = bytes(source.buffer)
+            source.buffer.clear()
+            sink.write(data)
+            if sink.congested:
+                await sink.drain()
+            if not await self._more(source):
+                return
+
+    async def _more(self, stream: Stream) -> bool:
+        self.overdue = time.monotonic() + ANSWER_SECONDS
+        return await stream.more()
+
+    # ── refusals ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _deny(self, denial: Denial, head: RequestHead, body: Body) -> bool:
+        """Answer at once. A body that is still coming is read away, so that the client can read the answer."""
+        if self._upstream is not None:
+            self._upstream.stream.abort()
+            self._upstream = None
+        expects = any(name.lower() == b"expect" for name, _ in head.headers)
+        body.feed(self._client.buffer)
+        keep = head.persistent and (body.done or (head.length is not None and head.length <= _DISCARD and not expects))
+        self._client.write(_assemble(denial.answer, head_only=head.method == "HEAD", close=not keep))
+        if body.done:
+            return keep
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LINGER):
+                while not body.done and await self._client.more():
+                    body.feed(self._client.buffer)
+        return keep and body.done
+
+
+async def _read_head(stream: Stream) -> bytes | None:
+    """The bytes up to and including the empty line; None if the stream ends before the first. Raises Malformed."""
+    buffer = stream.buffer
+    searched = 0
+    while True:
+        end = buffer.find(b"\r\n\r\n", max(0, searched - 3))
+        if 0 <= end <= heads.LIMIT:
+            raw = bytes(buffer[: end + 4])
+            del buffer[: end + 4]
+            return raw
+        if end > heads.LIMIT or len(buffer) > heads.LIMIT:
+            raise Malformed
+        searched = len(buffer)
+        if not await stream.more():
+            if buffer:
+                raise Malformed
+            return None
+
+
+def _encode(payload: bytes, body: Body, *, chunked: bool) -> bytes:
+    if not chunked:
+        return payload
+    return bodies.encode_chunk(payload) + (bodies.LAST if body.done else b"")
+
+
+def _write_head(released: Head, head: RequestHead, upgrade: Headers | None) -> bytes:
+    fields = tuple((name, value) for name, value in released.headers if name.lower() != b"expect")
+    if upgrade is not None:
+        first = b"%s %s HTTP/1.1" % (released.method.encode("ascii"), released.target)
+        return heads.write_upgrade(first, fields)
+    return heads.write_request(released.method, released.target, fields, length=head.length)
+
+
+def _upgrade_of(head: RequestHead) -> Headers | None:
+    """The headers of a WebSocket handshake (RFC 6455 4.1), or None. No other protocol is switched to."""
+    wanted = [value.lower() for name, value in head.headers if name.lower() == b"upgrade"]
+    return head.headers if wanted == [b"websocket"] and head.method == "GET" and head.length == 0 else None
+
+
+def _binds_connection(headers: Headers) -> bool:
+    """NTLM and Negotiate authenticate the connection, which then must serve nobody else (RFC 4559 6)."""
+    return any(
+        name.lower() == b"www-authenticate" and value[:9].lower().startswith((b"ntlm", b"negotiate"))
+        for name, value in headers
+    )
+
+
+def _with_lengths(out: bytes, headers: Headers) -> bytes:
+    """A response without a body keeps the length it would have had (RFC 9110 8.6)."""
+    lengths = {value for name, value in headers if name.lower() == b"content-length"}
+    return out[:-2] + b"".join(b"Content-Length: %s\r\n" % value for value in lengths) + out[-2:]
+
+
+def _malformed() -> Answer:
+    return refusals.answer("header_forbidden", str(uuid.uuid4()))
+
+
+def _assemble(answer: Answer, *, head_only: bool, close: bool) -> bytes:
+    fields = (*answer.headers, (b"Content-Length", b"%d" % len(answer.body)))
+    if close:
+        fields = (*fields, (b"Connection", b"close"))
+    head = b"HTTP/1.1 %d %s\r\n" % (answer.status, answer.reason)
+    return head + b"".join(b"%s: %s\r\n" % pair for pair in fields) + b"\r\n" + (b"" if head_only else answer.body)

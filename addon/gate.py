@@ -1,0 +1,204 @@
+"""
+One request's way through the proxy, whichever engine carries its bytes: enter, release, leave.
+
+    enter     decide and record; a Denial carries the answer to give, a Permit allows to go on
+    release   the head to send, once the upstream is proved (and the body hashed, where that is needed)
+    leave     the outcome
+
+A Permit is made only here and only after its record is durable, so an engine that needs one to send anything cannot
+send what was not decided and recorded. Whatever breaks becomes a Denial with 503.
+"""
+
+import contextlib
+import logging
+import time
+from dataclasses import dataclass, field, replace
+
+from addon import pipeline, refusals
+from addon.audit.writer import Writer
+from addon.errors import Fault, Refusal
+from addon.model import Clock, Head, Record, Request
+from addon.network import port_allowed
+from addon.pipeline import Authorized, Refused, Untagged
+from addon.refusals import Answer
+from addon.resolver import Resolver
+from addon.settings import Settings
+from addon.vault import Vault
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Permit:
+    """A decided and recorded request. `clean` is its head without anything of ours and without the credential."""
+
+    record: Record
+    clean: Head
+    authorized: Authorized | None
+    started: float
+    held: int = 0
+    code: str = ""
+    over: bool = field(default=False, repr=False)
+
+    @property
+    def needs_body(self) -> bool:
+        """Whether `release` must be told the SHA-256 of the whole body."""
+        return self.authorized is not None and self.authorized.needs_body
+
+    @property
+    def pool(self) -> tuple[str, str]:
+        """Caller and grant: only requests that share both may share an upstream connection."""
+        return self.record.caller, self.record.grant_id
+
+
+@dataclass(frozen=True, slots=True)
+class Denial:
+    """Nothing of the request leaves; this is what the client is told."""
+
+    answer: Answer
+
+
+class Gate:
+    """Everything it needs is open and tested before the first request."""
+
+    def __init__(
+        self, settings: Settings, *, vault: Vault, audit: Writer, resolver: Resolver, clock: Clock = time.time
+    ) -> None:
+        self._settings = settings
+        self._vault = vault
+        self._audit = audit
+        self.resolver = resolver
+        self._clock = clock
+        self._held = 0
+        self.active = 0
+
+    async def admit(self, request: Request) -> Denial | None:
+        """A tunnel opens unless it brings a bad key, or leads to a port that never speaks TLS or HTTP."""
+        try:
+            refused = self.judge_tunnel(request)
+            return None if refused is None else await self._deny(refused)
+        except Exception as error:  # noqa: BLE001  whatever it is, no tunnel opens
+            return self._fault(request, error)
+
+    def judge_tunnel(self, request: Request) -> Refused | None:
+        """Why a tunnel may not open, not yet recorded."""
+        now = self._clock()
+        refused = pipeline.admit(request, vault=self._vault, now=now)
+        if refused is None and not self._port_open(request.host, request.port):
+            record = Record(
+                id=request.id, at=now, phase="outcome", decision="refused", code="address_forbidden",
+                host=request.host, port=request.port, method="CONNECT", client_ip=request.client_ip,
+            )  # fmt: skip
+            return Refused(record=record, code=record.code)
+        return refused
+
+    async def enter(self, request: Request) -> Permit | Denial:
+        """Decide about a request and make the record durable."""
+        try:
+            outcome = pipeline.authorize(request, vault=self._vault, now=self._clock())
+            if isinstance(outcome, Untagged):
+                code = await self._refuse_untagged(outcome)
+                if code:
+                    outcome = Refused(
+                        record=replace(outcome.record, phase="outcome", decision="refused", code=code), code=code
+                    )
+            if isinstance(outcome, Refused):
+                return await self._deny(outcome)
+            await self._audit.record(outcome.record)
+        except Exception as error:  # noqa: BLE001  whatever it is, the request does not leave
+            return self._fault(request, error)
+        self.active += 1
+        authorized = outcome if isinstance(outcome, Authorized) else None
+        return Permit(outcome.record, outcome.head, authorized, time.monotonic())
+
+    def hold(self, permit: Permit, length: int | None) -> Denial | None:
+        """Make room for a body that must be hashed first: of a stated length, and within the limit."""
+        limit = self._settings.max_signed_body
+        if length is None:
+            return self.abandon(permit, "body_required_length")
+        if length > limit:
+            return self.abandon(permit, "body_too_large")
+        if self._held + length > 2 * limit:
+            return self.abandon(permit, "fault")
+        permit.held = length
+        self._held += length
+        return None
+
+    def release(self, permit: Permit, *, body_sha256: str | None = None) -> Head | Denial:
+        """The head to send. To be asked for only when the upstream is proved to be the permitted host."""
+        if permit.authorized is None:
+            return permit.clean
+        try:
+            return pipeline.inject(permit.authorized, vault=self._vault, body_sha256=body_sha256)
+        except Refusal as refusal:
+            return self.abandon(permit, refusal.code)
+        except Exception as error:  # noqa: BLE001  whatever it is, the request does not leave
+            logger.error("a request could not be released: %s", type(error).__name__)  # noqa: TRY400  no traceback: it may quote a value
+            return self.abandon(permit, error.code if isinstance(error, Fault) else "fault")
+
+    def abandon(self, permit: Permit, code: str) -> Denial:
+        """Refuse after all. The outcome will carry the code."""
+        status = refusals.CODES[code].status
+        permit.code = code
+        permit.record = replace(permit.record, decision="fault" if status == 503 else "refused")
+        return Denial(refusals.answer(code, permit.record.id))
+
+    def leave(self, permit: Permit, *, status: int | None, code: str = "") -> None:
+        """The exchange is over; told once. `code` says what broke it off."""
+        if permit.over:
+            return
+        permit.over = True
+        self.active -= 1
+        self._held -= permit.held
+        outcome = replace(
+            permit.record,
+            at=self._clock(),
+            phase="outcome",
+            status=status,
+            code=permit.code or code,
+            duration_ms=round((time.monotonic() - permit.started) * 1000, 3),
+        )
+        with contextlib.suppress(Fault):  # the log is closed: the intent tells that this request went out
+            self._audit.post(outcome)
+
+    def bound(self, host: str, port: int) -> bool:
+        """Whether an active secret is bound to a destination. Raises Fault."""
+        return self._vault.bound(host, port) is not None
+
+    async def _refuse_untagged(self, outcome: Untagged) -> str | None:
+        """The code to refuse traffic without a grant with."""
+        if self._settings.untagged != "pass":
+            return "untagged"
+        host, port = outcome.record.host, outcome.record.port
+        if not self._port_open(host, port):
+            return "address_forbidden"
+        # A sealed binding opens a private host to its own secret only, not to whoever is on the tunnel.
+        if self._vault.bound(host, port) and not await self.resolver.allows_untagged(host, port):
+            return "address_forbidden"
+        return None
+
+    def _port_open(self, host: str, port: int) -> bool:
+        return port_allowed(port) or self.resolver.redirected(host, port) or self._vault.bound(host, port) is not None
+
+    async def _deny(self, refused: Refused) -> Denial:
+        answer = refusals.answer(
+            refused.code, refused.record.id, policy=refused.policy, retry_after=refused.retry_after
+        )
+        try:
+            await self._audit.record(replace(refused.record, status=answer.status))
+        except Fault as fault:
+            return Denial(refusals.answer(fault.code, refused.record.id))
+        return Denial(answer)
+
+    def _fault(self, request: Request, error: Exception) -> Denial:
+        """503, and a record if one can be left."""
+        code = error.code if isinstance(error, Fault) else "fault"
+        logger.error("a request could not be decided: %s", type(error).__name__)
+        answer = refusals.answer(code, request.id)
+        record = Record(
+            id=request.id, at=self._clock(), phase="outcome", decision="fault", code=code, status=answer.status,
+            host=request.host, port=request.port, method=request.method, client_ip=request.client_ip,
+        )  # fmt: skip
+        with contextlib.suppress(Fault):
+            self._audit.post(record)
+        return Denial(answer)
