@@ -1,0 +1,175 @@
+import csv
+import io
+import json
+import os
+import select
+import stat
+import subprocess
+import sys
+import time
+
+import pytest
+
+from addon.audit.writer import Writer
+from addon.model import Record
+
+NOW = 1_800_000_000.0
+
+
+def record(number, **changes):
+    fields = {
+        "id": f"request-{number}",
+        "at": NOW + number,
+        "phase": "outcome",
+        "decision": "authorized",
+        "caller": "app:billing",
+        "principal": "system:billing",
+        "grant_id": "grant-1",
+        "secret": "stripe",
+        "version": 1,
+        "host": "api.stripe.com",
+        "port": 443,
+        "method": "GET",
+        "path": "/v1/charges",
+        "status": 200,
+    }
+    return Record(**(fields | changes))
+
+
+@pytest.fixture
+def written(home):
+    writer = Writer(home / "audit", clock=lambda: NOW, durability="process")
+    writer.post(record(1, phase="intent", status=None))
+    writer.post(record(1, duration_ms=12.5))
+    writer.post(record(2, decision="refused", code="policy_denied", policy="grant.methods", status=None))
+    writer.post(record(3, grant_id="grant-2", principal="agent:helper", path="/v1/\x1b[2J", context={"tool": "x"}))
+    writer.close()
+    return home
+
+
+def ids(ran):
+    return [each["id"] for each in ran.json]
+
+
+def test_list_shows_the_newest_last_and_all_members(cli, written):
+    ran = cli("audit", "list", "--json")
+    assert ids(ran) == ["request-1", "request-1", "request-2", "request-3"]
+    assert set(ran.json[0]) >= {
+        "id", "at", "phase", "caller", "user", "principal", "grant_id", "secret", "version", "host", "method", "path",
+        "decision", "code", "status", "duration_ms", "reason", "context",
+    }  # fmt: skip
+
+
+def test_list_chooses(cli, written, monkeypatch):
+    assert ids(cli("audit", "list", "--grant", "grant-2", "--json")) == ["request-3"]
+    assert ids(cli("audit", "list", "--principal", "agent:helper", "--json")) == ["request-3"]
+    assert ids(cli("audit", "list", "--code", "policy_denied", "--json")) == ["request-2"]
+    assert ids(cli("audit", "list", "--limit", "1", "--json")) == ["request-3"]
+    monkeypatch.setattr(time, "time", lambda: NOW + 3)
+    assert ids(cli("audit", "list", "--since", "1s", "--json")) == ["request-2", "request-3"]
+
+
+def test_a_path_cannot_drive_the_terminal(cli, written):
+    for args in [("list",), ("tail",), ("show", "request-3")]:
+        ran = cli("audit", *args)
+        assert "\x1b" not in ran.out
+        assert "/v1/" in ran.out
+
+
+def test_show_gives_everything_about_one_request(cli, written):
+    assert [each["phase"] for each in cli("audit", "show", "request-1", "--json").json] == ["intent", "outcome"]
+    assert "tool: x" in cli("audit", "show", "request-3").out
+    assert cli("audit", "show", "request-9").code == 3
+
+
+def test_nothing_recorded_is_an_empty_list_and_no_error(cli):
+    for verb in ("list", "tail", "export"):
+        ran = cli("audit", verb, "--json")
+        assert (ran.code, ran.json) == (0, [])
+    assert cli("audit", "verify", "--json").json == {"ok": True, "records": 0, "first_bad": None}
+
+
+def test_verify_counts_what_is_whole(cli, written):
+    ran = cli("audit", "verify", "--json")
+    assert (ran.code, ran.json) == (0, {"ok": True, "records": 4, "first_bad": None})
+
+
+def test_verify_names_the_first_bad_line_with_exit_code_6(cli, written):
+    (segment,) = (written / "audit").glob("*.jsonl")
+    lines = segment.read_bytes().splitlines(keepends=True)
+    lines[3] = lines[3].replace(b"policy_denied", b"policy_denieD")
+    segment.write_bytes(b"".join(lines))
+    ran = cli("audit", "verify", "--json")
+    assert ran.code == 6
+    assert ran.json["ok"] is False
+    assert ran.json["records"] == 2
+    assert ran.json["first_bad"]["file"] == segment.name
+    assert ran.json["first_bad"]["line"] == 4
+    text = cli("audit", "verify")
+    assert (text.code, text.out) == (6, "")
+    assert f"{segment.name} line 4" in text.error
+
+
+def test_export_writes_a_line_for_each_record(cli, written):
+    ran = cli("audit", "export")
+    assert [json.loads(line)["id"] for line in ran.out.splitlines()] == [
+        "request-1",
+        "request-1",
+        "request-2",
+        "request-3",
+    ]
+    rows = list(csv.DictReader(io.StringIO(cli("audit", "export", "--format", "csv").out)))
+    assert [row["status"] for row in rows] == ["", "200", "", "200"]
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv", "ocsf", "cef"])
+def test_export_to_a_file_makes_a_new_private_one(cli, written, tmp_path, form):
+    path = tmp_path / "out"
+    ran = cli("audit", "export", "--format", form, "-o", str(path), "--json")
+    assert (ran.code, ran.json) == (0, {"file": str(path)})
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert path.read_text() == cli("audit", "export", "--format", form).out.replace("\r\n", "\n")
+    assert cli("audit", "export", "-o", str(path)).code == 7
+
+
+def test_export_as_one_document_is_an_array(cli, written):
+    assert len(cli("audit", "export", "--json").json) == 4
+    assert cli("audit", "export", "--json", "--format", "csv").code == 2
+
+
+def test_an_export_that_fails_leaves_no_file(cli, written, tmp_path, monkeypatch):
+    def broken(*_):
+        yield "half"
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("addon.audit.export.export", broken)
+    ran = cli("audit", "export", "-o", str(tmp_path / "out"))
+    assert ran.code == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_tail_gives_the_last_ten(cli, home):
+    writer = Writer(home / "audit", clock=lambda: NOW, durability="process")
+    for number in range(15):
+        writer.post(record(number))
+    writer.close()
+    assert ids(cli("audit", "tail", "--json")) == [f"request-{number}" for number in range(5, 15)]
+
+
+def test_tail_goes_on_until_it_is_interrupted(cli, written):
+    command = [sys.executable, "-m", "vaultctl", "audit", "tail", "-f", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ) as running:
+        seen = b""
+        assert select.select([running.stdout], [], [], 20)[0]
+        while seen.count(b"\n") < 4:
+            seen += os.read(running.stdout.fileno(), 65536)
+        writer = Writer(written / "audit", clock=lambda: NOW + 10, durability="process")
+        writer.post(record(4))
+        writer.close()
+        while seen.count(b"\n") < 5:
+            assert select.select([running.stdout], [], [], 20)[0]
+            seen += os.read(running.stdout.fileno(), 65536)
+        running.send_signal(2)
+        assert running.wait(20) == 0
+        assert running.stderr.read() == b""
+    assert [json.loads(line)["id"] for line in seen.splitlines()][-1] == "request-4"

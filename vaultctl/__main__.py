@@ -1,0 +1,5 @@
+"""`python -m vaultctl`."""
+
+from vaultctl.cli import main
+
+main()

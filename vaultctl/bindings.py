@@ -1,0 +1,92 @@
+"""The options that say where and how a secret may be used, for `secret set` and `secret bind`."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import zip_longest
+from typing import Any, TypedDict
+
+import click
+
+from addon.binding import Binding, Placement
+from addon.credentials import placement
+from addon.errors import Usage
+from addon.hosts import parse_pattern
+from addon.policies.methods import parse_methods
+from addon.policies.paths import parse_paths
+
+
+class Typed(TypedDict):
+    """What was typed; empty where nothing was."""
+
+    hosts: tuple[str, ...]
+    methods: tuple[str, ...]
+    paths: tuple[str, ...]
+    headers: tuple[str, ...]
+    query_params: tuple[str, ...]
+    formats: tuple[str, ...]
+    constants: tuple[str, ...]
+    service: str | None
+    region: str | None
+    private: bool | None
+
+
+def options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Everything in Typed but `private`, which the two commands word differently."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+def _many(flag: str, name: str, metavar: str, text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    return click.option(flag, name, multiple=True, metavar=metavar, help=f"{text} May be repeated.")
+
+
+_OPTIONS = (
+    _many("--host", "hosts", "H[:PORT]", "Where it may go: a name, or *.NAME for one label. Port 443 unless given."),
+    _many("--method", "methods", "M", "Only requests with this method."),
+    _many("--path", "paths", "PREFIX", "Only requests to paths under this prefix."),
+    _many("--header", "headers", "NAME", "Write the value into this header."),
+    _many("--query-param", "query_params", "NAME", "Write the value into this query parameter."),
+    _many("--format", "formats", "TEXT", "What is written, with {field} markers; one for each header, then parameter."),
+    _many("--constant", "constants", "'NAME: VALUE'", "A header to add unless the caller sends it; not a secret."),
+    click.option("--service", metavar="S", help="sigv4: sign for this AWS service only. Otherwise the host tells."),
+    click.option("--region", metavar="R", help="sigv4: sign for this AWS region only. Otherwise the host tells."),
+)
+
+
+def change(binding: Binding, typed: Typed, *, kind: str) -> Binding:
+    """The binding with what was typed in the place of what it had. Raises Usage."""
+    if kind != "sigv4" and (typed["service"] or typed["region"]):
+        raise Usage(
+            f"a secret of kind {kind} is not for one AWS service", hint="--service and --region go with --kind sigv4"
+        )
+    changes: dict[str, Any] = {
+        "hosts": tuple(dict.fromkeys(map(parse_pattern, typed["hosts"]))),
+        "methods": parse_methods(typed["methods"]),
+        "paths": parse_paths(typed["paths"]),
+        "placements": _placements(typed, kind=kind),
+        "constants": tuple(map(placement.parse_constant, typed["constants"])),
+        "service": typed["service"],
+        "region": typed["region"],
+    }
+    if typed["private"] is not None:
+        changes["flags"] = binding.flags - {"private"} | ({"private"} if typed["private"] else frozenset())
+    changed = replace(binding, **{name: value for name, value in changes.items() if value or name == "flags"})
+    if not changed.hosts:
+        raise Usage("no host is named", hint="say where the secret may go, as in --host api.example.com")
+    return changed
+
+
+def _placements(typed: Typed, *, kind: str) -> tuple[Placement, ...]:
+    headers, parameters, formats = typed["headers"], typed["query_params"], typed["formats"]
+    if kind == "basic" and not headers and not parameters:
+        headers = ("Authorization",) * len(formats)
+    count = len(headers) + len(parameters)
+    if len(formats) not in {0, len(headers), count}:
+        raise Usage(
+            "the formats do not match the places",
+            hint="give none, or one --format for each --header and then for each --query-param, in that order",
+        )
+    parsers = [placement.parse_header] * len(headers) + [placement.parse_query] * len(parameters)
+    places = zip_longest(parsers, (*headers, *parameters), formats)
+    return tuple(parse(name) if text is None else parse(name, text) for parse, name, text in places)

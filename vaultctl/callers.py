@@ -1,0 +1,13 @@
+"""How an operator names a caller: NAME or app:NAME or system:NAME, and agent:NAME."""
+
+from addon.errors import Usage
+
+_TYPES = {"app": "app", "system": "app", "agent": "agent"}
+
+
+def parse(text: str) -> tuple[str, str]:
+    """(type, name); a bare name is that of an app. Raises Usage."""
+    prefix, colon, name = text.rpartition(":")
+    if not name or (colon and prefix not in _TYPES):
+        raise Usage(f"not a caller: {text!r}", hint="write APP, app:NAME or agent:NAME")
+    return _TYPES[prefix or "app"], name

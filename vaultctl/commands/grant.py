@@ -1,0 +1,216 @@
+"""`grant`: who may use which secret, how and until when."""
+
+import click
+
+from addon import principals
+from addon.explanation import Explanation, attempt
+from addon.explanation import explain as explain_request
+from addon.model import Caller
+from addon.pipeline import Step
+from addon.policies import KINDS
+from addon.policies.cidr import contains
+from addon.principals import named_caller
+from addon.vault.callers import Member
+from addon.vault.grants import Grant
+from vaultctl import callers, times
+from vaultctl.command import noun
+from vaultctl.console import Session, facts, pass_session, table
+
+DENIED = 4
+
+grant = noun("grant", help="Who may use which secret, how and until when.")
+
+
+@grant.command(
+    "issue",
+    examples=[
+        "vaultctl grant issue stripe --to system:billing",
+        "vaultctl grant issue stripe --to agent:researcher --expires 30d --method GET --path /v1/charges",
+    ],
+)
+@click.argument("secret")
+@click.option("--to", "principal", required=True, metavar="PRINCIPAL", help="Whom: system:APP or agent:NAME.")
+@click.option("--label", default="", metavar="L", help="A note for people.")
+@click.option("--expires", metavar="WHEN", help="A duration such as 30d, or a TIME. Otherwise until revoked.")
+@click.option("--method", "methods", multiple=True, metavar="M", help="Only these methods. May be repeated.")
+@click.option("--path", "paths", multiple=True, metavar="P", help="Only paths under this prefix. May be repeated.")
+@click.option("--cidr", "cidrs", multiple=True, metavar="C", help="Only from this network. May be repeated.")
+@pass_session
+def issue(
+    session: Session,
+    *,
+    secret: str,
+    principal: str,
+    label: str,
+    expires: str | None,
+    methods: tuple[str, ...],
+    paths: tuple[str, ...],
+    cidrs: tuple[str, ...],
+) -> None:
+    """Let a principal use SECRET, and print the id of the grant."""
+    typed = {"methods": methods, "paths": paths, "cidr": cidrs}
+    rules = tuple((kind, KINDS[kind].parse(values)) for kind, values in typed.items() if values)
+    issued = session.vault(writable=True).grants.issue(
+        secret,
+        principal=principal,
+        now=session.now,
+        expires_at=None if expires is None else times.deadline(expires, now=session.now),
+        label=label,
+        rules=rules,
+    )
+    document = {
+        "grant_id": issued.id,
+        "secret": issued.secret,
+        "principal": issued.principal,
+        "expires_at": times.rfc3339_or_none(issued.expires_at),
+    }
+    session.emit(document, [issued.id])
+    session.note(f"{issued.principal} may use {issued.secret}: send X-Alter-Grant: {issued.id} through the proxy")
+
+
+@grant.command("list", examples=["vaultctl grant list", "vaultctl grant list --secret stripe --state active --json"])
+@click.option("--secret", metavar="S", help="Only grants of this secret.")
+@click.option("--principal", metavar="P", help="Only grants to this principal.")
+@click.option("--state", type=click.Choice(["active", "expired", "revoked"]), help="Only grants in this state.")
+@pass_session
+def list_(session: Session, secret: str | None, principal: str | None, state: str | None) -> None:
+    """All grants, oldest first."""
+    chosen = principals.parse(principal) if principal else None
+    found = session.vault().grants.list(secret=secret, principal=chosen, state=state, now=session.now)
+    session.emit(
+        [_document(each, now=session.now) for each in found],
+        table(
+            ("GRANT", "SECRET", "PRINCIPAL", "STATE", "EXPIRES", "POLICIES", "LABEL"),
+            [
+                (g.id, g.secret, g.principal, g.state(session.now), times.readable(g.expires_at), _kinds(g), g.label)
+                for g in found
+            ],
+        ),
+    )
+    if not found:
+        session.note("no such grant; issue one with `vaultctl grant issue SECRET --to PRINCIPAL`")
+
+
+@grant.command("show", examples=["vaultctl grant show 0b6f3c1e-9f53-4a53-9b36-6d0c9b6a8a51"])
+@click.argument("grant_id", metavar="ID")
+@pass_session
+def show(session: Session, grant_id: str) -> None:
+    """Everything about one grant."""
+    document = _document(session.vault().grants.get(grant_id), now=session.now)
+    session.emit(document, facts((name, _words(value)) for name, value in document.items()))
+
+
+@grant.command(
+    "revoke",
+    examples=[
+        "vaultctl grant revoke 0b6f3c1e-9f53-4a53-9b36-6d0c9b6a8a51 --reason 'left the team'",
+        "vaultctl grant revoke --secret stripe --yes",
+    ],
+)
+@click.argument("grant_ids", metavar="[ID]...", nargs=-1)
+@click.option("--secret", metavar="S", help="All grants of this secret.")
+@click.option("--principal", metavar="P", help="All grants to this principal.")
+@click.option("--reason", default="", metavar="T", help="Kept with the grant.")
+@click.option("--yes", is_flag=True, help="Do not ask before revoking all of a secret or principal.")
+@pass_session
+def revoke(
+    session: Session, *, grant_ids: tuple[str, ...], secret: str | None, principal: str | None, reason: str, yes: bool
+) -> None:
+    """Withdraw grants for good, from the next request on."""
+    if bool(grant_ids) == bool(secret or principal):
+        raise click.UsageError("name either the ids of grants, or --secret and --principal")
+    chosen = principals.parse(principal) if principal else None
+    vault = session.vault(writable=True)
+    if not grant_ids:
+        live = [g for g in vault.grants.list(secret=secret, principal=chosen) if g.revoked_at is None]
+        session.confirm(f"revoke {len(live)} grants?", yes=yes)
+    revoked = vault.grants.revoke(now=session.now, ids=grant_ids, secret=secret, principal=chosen, reason=reason)
+    session.emit({"revoked": revoked}, revoked)
+    session.note(f"{len(revoked)} revoked, effective from the next request on")
+
+
+@grant.command(
+    "explain",
+    examples=[
+        "vaultctl grant explain 0b6f3c1e-9f53-4a53-9b36-6d0c9b6a8a51 --url https://api.stripe.com/v1/charges",
+        "vaultctl grant explain 0b6f3c1e-9f53-4a53-9b36-6d0c9b6a8a51 --url https://api.stripe.com/ --method DELETE --at 2027-01-01T00:00:00Z",
+    ],
+)
+@click.argument("grant_id", metavar="ID")
+@click.option("--url", required=True, metavar="URL", help="Where the request would go.")
+@click.option("--method", default="GET", show_default=True, metavar="M", help="Its method.")
+@click.option("--as", "caller_text", metavar="CALLER", help="Who would call. Otherwise the one the grant names.")
+@click.option("--ip", default="127.0.0.1", show_default=True, metavar="IP", help="From which address.")
+@click.option("--at", metavar="TIME", help="When. Otherwise now.")
+@pass_session
+def explain(
+    session: Session, *, grant_id: str, url: str, method: str, caller_text: str | None, ip: str, at: str | None
+) -> None:
+    """
+    Walk through the decision about a request nobody made.
+
+    Every step with its verdict; nothing is opened, recorded or used up. Exit code 0: it would be authorized; 4: refused.
+    """
+    now = session.now if at is None else times.parse_time(at)
+    request = attempt(grant_id, url=url, method=method, client_ip=ip)
+    vault = session.vault()
+    principal = vault.grants.get(grant_id).principal
+    named = callers.parse(caller_text) if caller_text else named_caller(principal)
+    member = vault.callers.get(*named) if named else None
+    if member and (problem := _barred(member, ip)):
+        result = Explanation("refused", "caller_invalid", (Step("caller", "caller_invalid", problem),))
+    else:
+        caller = Caller(type=member.type, name=member.name, key_id="") if member else None
+        result = explain_request(request, vault=vault, caller=caller, now=now)
+    session.emit(
+        {
+            "decision": result.decision,
+            "code": result.code,
+            "steps": [{"name": s.name, "verdict": s.verdict, "detail": s.detail} for s in result.steps],
+        },
+        [
+            *table(("STEP", "VERDICT", "DETAIL"), [(s.name, s.verdict, s.detail) for s in result.steps]),
+            "",
+            result.decision + (f": {result.code}" if result.code else ""),
+        ],
+    )
+    if result.decision != "authorized":
+        click.get_current_context().exit(DENIED)
+
+
+def _barred(member: Member, address: str) -> str:
+    """Why no key of this caller would be accepted from there, or nothing."""
+    if member.state != "active":
+        return f"{member.type}:{member.name} is disabled"
+    if member.cidrs and not contains(member.cidrs, address):
+        return f"{member.type}:{member.name} may not call from {address}"
+    return ""
+
+
+def _document(each: Grant, *, now: float) -> dict[str, object]:
+    return {
+        "grant_id": each.id,
+        "secret": each.secret,
+        "principal": each.principal,
+        "state": each.state(now),
+        "label": each.label,
+        "policies": [{"kind": kind, **params} for kind, params in each.policies],
+        "created_at": times.rfc3339(each.created_at),
+        "expires_at": times.rfc3339_or_none(each.expires_at),
+        "revoked_at": times.rfc3339_or_none(each.revoked_at),
+        "revoked_reason": each.revoked_reason,
+    }
+
+
+def _kinds(each: Grant) -> str:
+    return ", ".join(kind for kind, _ in each.policies)
+
+
+def _words(value: object) -> object:
+    if not isinstance(value, list):
+        return value
+    return [f"{policy['kind']}: " + ", ".join(map(str, _parameters(policy))) for policy in value]
+
+
+def _parameters(policy: dict[str, object]) -> list[object]:
+    return [item for name, listed in policy.items() if name != "kind" and isinstance(listed, list) for item in listed]
