@@ -32,11 +32,13 @@ _REGIONLESS = [
     (r"(?:.+\.)?s3", "s3", None, "us-east-1"),
     (r"(?:.+\.)?s3-external-1", "s3", "us-east-1", None),
     (r"(?:.+\.)?s3-accelerate(?:\.dualstack)?", "s3", None, None),
-    (r".+\.mrap\.accesspoint\.s3-global|.+\.endpoint\.events|.+\.endpoints\.email", _NOT_V4, None, None),
     (r"queue", "sqs", "us-east-1", None),
     (r"globalaccelerator", "globalaccelerator", "us-west-2", None),
     (r"(ec2|rds|autoscaling|elasticloadbalancing|elasticmapreduce|monitoring)", r"\1", "us-east-1", None),
 ]
+_SIGV4A_ONLY = re.compile(
+    r".+\.mrap\.accesspoint\.s3-global|.+\.endpoint\.events|.+\.endpoints\.email|[0-9]{12}\.cloudfront-kvs\.global"
+)
 _DASHED_S3 = re.compile(r"(?:.+\.)?s3-(?:fips-)?([a-z]+(?:-[a-z]+)+-[0-9]+)")
 
 # Rules on a whole template. ".on.aws" stays in the template: customers have names of their own under it.
@@ -208,7 +210,7 @@ def split(host: str, partitions: Sequence[Partition]) -> Split | None:
 
 
 def _regionless(parts: Split) -> Found | None:
-    if parts.suffix == "api.aws" and re.fullmatch(r"[0-9]{12}\.cloudfront-kvs\.global", parts.left):
+    if _SIGV4A_ONLY.fullmatch(parts.left):
         return Found({"": _NOT_V4}, None)
     dashed = _DASHED_S3.fullmatch(parts.left)
     if dashed and any(owner.region.fullmatch(dashed[1]) for owner in parts.owners):

@@ -7,7 +7,7 @@ an empty half is written into the format. Text is UTF-8 (RFC 7617 2.1) and may h
 """
 
 import base64
-import unicodedata
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import ClassVar
@@ -21,7 +21,7 @@ from addon.model import Head, Values
 _DEFAULT = Placement("header", "Authorization", "{user}:{password}")
 _WRITTEN = Placement("header", "Authorization", "Basic {encoded}")
 _HINT = f"paste the value alone: no line breaks or other control characters, at most {placement.LIMIT} characters"
-_CONTROLS = frozenset({"Cc", "Cs", "Zl", "Zp"})
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 class Basic(placement.Placed):
@@ -68,7 +68,7 @@ def _problem(binding: Binding, name: str, value: str) -> str | None:
         return "is empty"
     if len(value) > placement.LIMIT:
         return f"is longer than {placement.LIMIT} characters"
-    if any(unicodedata.category(c) in _CONTROLS for c in value):
+    if _CONTROL.search(value):
         return "holds a control character"
     if ":" in value and f"{{{name}}}" in binding.placements[0].format.partition(":")[0]:
         return "holds a colon, which would end the user"
