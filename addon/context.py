@@ -50,7 +50,7 @@ def _pairs(value: bytes) -> dict[str, str]:
     if len(value) > 4096:
         raise Refusal("context_malformed")
     try:
-        items = json.loads(value, object_pairs_hook=list)
+        items = json.loads(value.decode("utf-8"), object_pairs_hook=list)
         pairs = dict(items)
     except (ValueError, TypeError, RecursionError):
         raise Refusal("context_malformed") from None

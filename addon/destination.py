@@ -13,7 +13,13 @@ from addon.errors import Refusal
 from addon.model import Request
 from addon.policies.paths import covers
 
-_FORBIDDEN = frozenset({b"x-http-method-override", b"x-http-method", b"x-method-override", b"upgrade", b"trailer"})
+_FORBIDDEN = frozenset(
+    {
+        b"x-http-method-override", b"x-http-method", b"x-method-override",  # stand in for the method,
+        b"x-original-url", b"x-rewrite-url",  # and these for the path
+        b"upgrade", b"trailer",
+    }
+)  # fmt: skip
 _CONNECTION_OPTIONS = frozenset({b"close", b"keep-alive"})
 
 

@@ -65,12 +65,33 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class User:
+    """
+    The end user a request proved, by a verified token.
+
+    `idp` is our name of the provider and `subject` the user's id there; only both together name anybody. `groups` are
+    those this very token lists. `token_id` is its `jti`, or empty. Times are seconds since the epoch, UTC.
+    """
+
+    idp: str
+    subject: str
+    groups: frozenset[str] = frozenset()
+    issuer: str = ""
+    token_id: str = ""
+    issued_at: int = 0
+    expires_at: int = 0
+
+    def __str__(self) -> str:
+        return f"user:{self.idp}/{self.subject}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
     """
     Who this request proved to be.
 
     `type` is `app` or `agent`; `name` is unique within it. `grants` is non-empty only for a `run` session: the grants
-    it may use without a tag, and the only ones it may use at all.
+    it may use without a tag, and the only ones it may use at all. `user` is who sits before it, if a token proved that.
     """
 
     type: str
@@ -78,6 +99,7 @@ class Caller:
     key_id: str
     session: bool = False
     grants: tuple[str, ...] = ()
+    user: User | None = None
 
     def __str__(self) -> str:
         return f"{self.type}:{self.name}"

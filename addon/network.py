@@ -38,17 +38,20 @@ _SPECIAL_V6 = tuple(
     ipaddress.IPv6Network(text)
     for text in ("2001::/23", "2001:db8::/32", "2002::/16", "2620:4f:8000::/48", "3fff::/20")
 )
+# What is sent to these arrives at the IPv4 address inside. (Not so 6to4 and the "compatible" form, which only hide one.)
+_TRANSLATED = (ipaddress.IPv6Network("::ffff:0:0/96"), ipaddress.IPv6Network("64:ff9b::/96"))
 # Never reachable, whatever the operator allows: cloud metadata services hand out credentials to whoever asks.
 _METADATA = tuple(
     ipaddress.ip_network(text)
     for text in (
-        "169.254.169.254/32",
-        "169.254.170.2/32",
-        "169.254.170.23/32",
-        "100.100.100.200/32",
-        "192.0.0.192/32",
-        "fd00:ec2::254/128",
-        "fd00:ec2::23/128",
+        "169.254.0.0/16",  # link-local: AWS, Google, Azure, Oracle, Tencent, Scaleway, the task roles of ECS and EKS
+        "fe80::/10",  # OpenStack
+        "100.100.100.200/32",  # Alibaba
+        "168.63.129.16/32",  # Azure's host agent, though its address is a public one
+        "192.0.0.192/32",  # Oracle
+        "fd00:ec2::/32",  # AWS
+        "fd20:ce::/32",  # Google
+        "fd00:42::/32",  # Scaleway
     )
 )
 
@@ -76,8 +79,11 @@ def is_public(address: Address) -> bool:
     """Whether an address is an ordinary one of the public internet."""
     inner = embedded(address)
     if isinstance(inner, ipaddress.IPv4Address):
-        return not any(inner in network for network in _SPECIAL_V4)
-    return inner in _GLOBAL_V6 and not any(inner in network for network in _SPECIAL_V6)
+        if any(inner in network for network in _SPECIAL_V4):
+            return False
+        if inner == address or any(address in network for network in _TRANSLATED):
+            return True
+    return address in _GLOBAL_V6 and not any(address in network for network in _SPECIAL_V6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +103,8 @@ class Rules:
             address = ipaddress.ip_address(text.partition("%")[0])
         except ValueError:
             return False
-        if is_metadata(address) or address.is_multicast or address.is_unspecified:
+        inner = embedded(address)
+        if is_metadata(address) or any(form.is_multicast or form.is_unspecified for form in (address, inner)):
             return False
         return is_public(address) or bound_private or any(address in network for network in self.private)
 

@@ -25,7 +25,7 @@ CODES: dict[str, Code] = {
     "tag_malformed": Code(400, "X-Alter-Grant is not a grant id.", "Send one id of 16 to 64 letters, digits, '-' or '_', as `vaultctl grant issue` printed it."),
     "tag_repeated": Code(400, "The request names more than one grant.", "Send X-Alter-Grant once."),
     "context_malformed": Code(400, "X-Alter-Context or X-Alter-Reason is not acceptable.", "The context is a JSON object of at most 20 string pairs and 4096 bytes; the reason is at most 512 characters."),
-    "header_forbidden": Code(400, "The request carries a header that a tagged request must not have.", "Remove method overrides, upgrades, trailers, control characters, and Connection options other than close and keep-alive."),
+    "header_forbidden": Code(400, "The request carries a header that a tagged request must not have.", "Remove overrides of method or path, upgrades, trailers, control characters, and Connection options other than close and keep-alive."),
     "body_required_length": Code(400, "The body must be hashed before it is signed, and its length is not stated.", "Send Content-Length, or x-amz-content-sha256."),
     "user_token_required": Code(401, "The grant names a user or a group, and no user token came with the request.", "Send the user's token as X-Alter-User-Token."),
     "user_token_invalid": Code(401, "The user token does not verify.", "Get a fresh token from the identity provider; `vaultctl idp check` explains a token claim by claim."),

@@ -61,7 +61,7 @@ def find(head: Head) -> Tag | None:
         raise Refusal("header_forbidden")
     if PLACEHOLDER in head.path:
         raise Refusal("tag_malformed")  # a path cannot do without one of its parts, and the placeholder must not leave
-    explicit = [(name, value.strip()) for name, value in head.headers if _GRANT.fullmatch(name)]
+    explicit = [(name, value.strip(b" \t")) for name, value in head.headers if _GRANT.fullmatch(name)]
     if len(explicit) > 1 or (explicit and b"," in explicit[0][1]):
         raise Refusal("tag_repeated")
     if explicit:

@@ -87,8 +87,8 @@ class Pool:
         if stream.eof or stream.closed or stream.buffer or not caller or self._count >= _TOTAL:
             stream.close()
             return
-        session = stream.tls.session
-        if session is not None:
+        if not upstream.reused and (session := stream.tls.session) is not None:
+            # Copying a session costs more than an exchange, so once a connection, when its tickets have arrived.
             self._sessions[host, port] = session
         idle = self._idle.setdefault(upstream.key, deque())
         if len(idle) >= _PER_KEY:

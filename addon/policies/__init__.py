@@ -22,12 +22,25 @@ Policies = tuple[tuple[str, dict[str, Any]], ...]
 def load(stored: str) -> Policies:
     """The policies in stored text. Raises Fault for an unknown kind or any other shape."""
     try:
-        policies = tuple((tag, dict(params)) for tag, params in json.loads(stored))
-    except (ValueError, TypeError) as error:
+        policies = tuple(_read(*item) for item in _list(json.loads(stored)))
+    except (ValueError, TypeError, RecursionError) as error:
         raise Fault("vault_unavailable", "stored policies cannot be read") from error
     if any(tag not in KINDS for tag, _ in policies):
         raise Fault("vault_unavailable", "stored policies hold an unknown kind")
     return policies
+
+
+def _list(value: object) -> list[list[Any]]:
+    # A string and an object can be iterated, too, and empty ones would pass for no policies at all.
+    if not isinstance(value, list) or not all(isinstance(item, list) for item in value):
+        raise TypeError
+    return value
+
+
+def _read(tag: object, params: object) -> tuple[str, dict[str, Any]]:
+    if not isinstance(tag, str) or not isinstance(params, dict):
+        raise TypeError
+    return tag, params
 
 
 def dump(policies: Policies) -> str:

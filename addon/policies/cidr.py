@@ -5,7 +5,7 @@ import ipaddress
 from typing import Any, ClassVar
 
 from addon.errors import Usage
-from addon.policies.policy import Attempt, PolicyKind
+from addon.policies.policy import Attempt, PolicyKind, listed
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -47,7 +47,7 @@ class Cidr:
 
     def check(self, params: dict[str, Any], attempt: Attempt) -> str | None:
         """None, or what was compared."""
-        networks = tuple(params["networks"])
+        networks = tuple(listed(params, "networks"))
         address = attempt.request.client_ip
         return None if contains(networks, address) else f"{address} is not in {', '.join(networks)}"
 

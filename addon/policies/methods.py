@@ -4,7 +4,7 @@ import re
 from typing import Any, ClassVar
 
 from addon.errors import Usage
-from addon.policies.policy import Attempt, PolicyKind
+from addon.policies.policy import Attempt, PolicyKind, listed
 
 _TOKEN = re.compile(r"[A-Z][A-Z0-9-]{0,31}")
 _NEVER = frozenset({"CONNECT", "TRACE", "TRACK"})
@@ -30,7 +30,7 @@ class Methods:
 
     def check(self, params: dict[str, Any], attempt: Attempt) -> str | None:
         """None, or what was compared."""
-        allowed = params["methods"]
+        allowed = listed(params, "methods")
         return None if attempt.request.method in allowed else f"{attempt.request.method} is not one of {allowed}"
 
 

@@ -2,17 +2,21 @@
 `paths`: only paths under these prefixes, compared with the bytes that will be sent.
 
 An upstream may decode, merge or drop parts of a path before it routes. So a path that any common server could read as
-another one (encoded slash, backslash, dot or percent sign, dot segment, empty segment, `;` parameter, control or
-non-ASCII byte) matches no prefix, except the prefix `/`, which allows everything.
+another one (encoded slash, backslash, dot, percent sign or control character, a percent sign that encodes nothing, an
+overlong encoding, dot segment, empty segment, `;` parameter, control or non-ASCII byte) matches no prefix, except the
+prefix `/`, which allows everything.
 """
 
 import re
 from typing import Any, ClassVar
 
 from addon.errors import Usage
-from addon.policies.policy import Attempt, PolicyKind
+from addon.policies.policy import Attempt, PolicyKind, listed
 
-_AMBIGUOUS = re.compile(rb"//|\\|;|%(?:2f|5c|2e|25|00|3b|3f|23)|/\.{1,2}(?:/|$)|[^\x21-\x7e]", re.IGNORECASE)
+_AMBIGUOUS = re.compile(
+    rb"//|\\|;|%(?![0-9a-f]{2})|%(?:2f|5c|2e|25|3b|3f|23|[01][0-9a-f]|7f|c[01])|/\.{1,2}(?:/|$)|[^\x21-\x7e]",
+    re.IGNORECASE,
+)
 _PREFIX = re.compile(r"/[A-Za-z0-9._~!$&'()*+,=:@/-]*")
 
 
@@ -53,7 +57,8 @@ class Paths:
 
     def check(self, params: dict[str, Any], attempt: Attempt) -> str | None:
         """None, or what was compared."""
-        return None if covers(params["paths"], attempt.request.path) else f"the path is not under {params['paths']}"
+        allowed = listed(params, "paths")
+        return None if covers(allowed, attempt.request.path) else f"the path is not under {allowed}"
 
 
 KIND: PolicyKind = Paths()

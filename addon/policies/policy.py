@@ -25,3 +25,16 @@ class PolicyKind(Protocol):
 
     def check(self, params: dict[str, Any], attempt: Attempt) -> str | None:
         """None when the attempt passes, otherwise what was compared, in words for the operator."""
+
+
+def listed(params: dict[str, Any], name: str) -> list[str]:
+    """
+    The one member that parameters hold, a list of texts.
+
+    Raises ValueError for anything else: text would pass for the list of its characters, and a second member may be a
+    restriction that a newer version wrote.
+    """
+    values = params[name]
+    if len(params) > 1 or not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise ValueError(name)
+    return values

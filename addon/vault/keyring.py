@@ -130,10 +130,14 @@ def _malformed() -> Corrupt:
     return Corrupt("the public key of a recipient is malformed", hint="`vaultctl doctor` compares it with the key file")
 
 
+_REMEMBERED = 512
+"""Data keys kept by a private key."""
+
+
 class PrivateKey:
     """Opens what was wrapped to `recipient`. Never printed, compared by content, copied or pickled."""
 
-    __slots__ = ("_key", "_seed", "recipient")
+    __slots__ = ("_key", "_seed", "_unwrapped", "recipient")
 
     def __init__(self, seed: bytes, *, suite: int) -> None:
         if suite not in SUITES:
@@ -144,6 +148,7 @@ class PrivateKey:
         # Built once and kept: building it for every use would double the price of opening, or worse.
         self._key: X25519PrivateKey | MLKEM768X25519PrivateKey
         self._key, public = SUITES[suite].expand(seed)
+        self._unwrapped: dict[tuple[bytes, bytes], bytes] = {}
         self.recipient = Recipient(suite, public)
 
     @classmethod
@@ -152,8 +157,18 @@ class PrivateKey:
         return cls(secrets.token_bytes(32), suite=suite)
 
     def unwrap(self, wrapped: bytes, *, info: bytes) -> bytes:
-        """What `Recipient.wrap` was given. Raises `cryptography.exceptions.InvalidTag` for anything else."""
-        return SUITES[self.recipient.suite].hpke.decrypt(wrapped, self._key, info=info)
+        """
+        What `Recipient.wrap` was given. Raises `cryptography.exceptions.InvalidTag` for anything else.
+
+        Pure, so the last results are remembered: data keys, beside the key that opens them all; never a plaintext.
+        """
+        known = self._unwrapped.get((wrapped, info))
+        if known is None:
+            known = SUITES[self.recipient.suite].hpke.decrypt(wrapped, self._key, info=info)
+            if len(self._unwrapped) >= _REMEMBERED:
+                self._unwrapped.clear()
+            self._unwrapped[wrapped, info] = known
+        return known
 
     def line(self) -> bytes:
         """This key as a line of a key file. Holds the seed."""

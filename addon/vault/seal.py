@@ -93,7 +93,7 @@ def seal(plaintext: bytes, *, place: Place, recipients: Sequence[Recipient]) -> 
 
 def open_sealed(sealed: Sealed, *, place: Place, keyring: Keyring) -> bytes:
     """
-    The plaintext. About 50 µs with suite 1, so it is done for every use and nothing is kept.
+    The plaintext, opened for every use and never kept. About 50 µs with suite 1 the first time, then 7 µs.
 
     Raises Fault(`vault_unavailable`) for everything else: no key here, another place, another format, one bit changed.
     """
