@@ -23,8 +23,11 @@ from dataclasses import dataclass
 from addon import hosts as names
 from addon.errors import Fault
 
-FLAGS = frozenset({"private"})
-"""`private`: the host may resolve to a private address."""
+FLAGS = frozenset({"private", "allow-credential-minting"})
+"""
+`private`: the host may resolve to a private address.
+`allow-credential-minting`: operations whose response hands usable credentials to the caller are not refused.
+"""
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE")
 """The methods of a binding that names none. TRACE and CONNECT can never be bound."""
