@@ -57,6 +57,7 @@ class FlatEngine:
     def carry(self, client: Stream, opening: Opening, *, on_end: Callable[[], None]) -> None:
         """Serve a tunnel in a task of its own."""
         tunnel = Tunnel(client, opening, gate=self.gate, pool=self.pool)
+        client.on_lost.append(tunnel.hang_up)
         task = asyncio.get_running_loop().create_task(tunnel.serve())
         self._tunnels.add(tunnel)
         self._tasks.add(task)
@@ -169,8 +170,8 @@ class ConnectLayer(layer.Layer):
         stream = Stream(
             self._engine.leaves.context(self._opening.host),
             server_side=True,
-            on_lost=lambda: theirs.connection_lost(None),
         )
+        stream.on_lost.append(lambda: theirs.connection_lost(None))
         self._taken = True
         transport.set_protocol(stream)
         stream.connection_made(transport)

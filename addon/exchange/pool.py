@@ -1,8 +1,8 @@
 """
 Upstream connections: resolved and pinned, verified, and kept warm.
 
-A connection is shared only by requests of the same caller under the same grant (and never by callers without a key), so
-nothing that an upstream ties to a connection can pass from one to another.
+A connection is shared only by requests of the same caller under the same grant, and by those without a key only within
+their tunnel, so nothing that an upstream ties to a connection can pass from one to another.
 """
 
 import asyncio
@@ -83,8 +83,8 @@ class Pool:
     def release(self, upstream: Upstream) -> None:
         """Keep a connection whose last exchange is complete."""
         stream = upstream.stream
-        host, port, caller, _ = upstream.key
-        if stream.eof or stream.closed or stream.buffer or not caller or self._count >= _TOTAL:
+        host, port, _, _ = upstream.key
+        if stream.eof or stream.closed or stream.buffer or self._count >= _TOTAL:
             stream.close()
             return
         if not upstream.reused and (session := stream.tls.session) is not None:
@@ -97,6 +97,13 @@ class Pool:
         upstream.idle_since = time.monotonic()
         idle.append(upstream)
         self._count += 1
+
+    def forget(self, caller: str) -> None:
+        """Close what is kept for a caller that will not come back."""
+        for key in [key for key in self._idle if key[2] == caller]:
+            for upstream in self._idle.pop(key):
+                upstream.stream.close()
+                self._count -= 1
 
     def sweep(self) -> None:
         """Close what has been idle for too long, or was closed by its server."""

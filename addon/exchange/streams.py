@@ -27,7 +27,6 @@ class Stream(asyncio.Protocol):
         server_side: bool,
         hostname: str | None = None,
         session: ssl.SSLSession | None = None,
-        on_lost: Callable[[], None] | None = None,
     ) -> None:
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.tls = context.wrap_bio(
@@ -37,11 +36,12 @@ class Stream(asyncio.Protocol):
         self.eof = False
         self.closed = False
         self.received = False
+        self._arrived = False
         self._transport: Any = None
         self._established = False
         self._paused_reading = False
         self._congested = False
-        self._on_lost = on_lost
+        self.on_lost: list[Callable[[], None]] = []
         self._waiter: asyncio.Future[None] | None = None
         self._drainer: asyncio.Future[None] | None = None
         self._error: Exception | None = None
@@ -59,15 +59,19 @@ class Stream(asyncio.Protocol):
             await self._wait()
 
     async def more(self) -> bool:
-        """Wait until bytes have arrived since the last call that took all; False when there will be none."""
+        """
+        Wait until bytes have arrived since the last call; False when there will be none.
+
+        What came while the caller was busy with something else counts, whether or not it was taken already.
+        """
         if self._paused_reading and len(self.buffer) < HIGH:
             self._paused_reading = False
             self._transport.resume_reading()
-        seen = len(self.buffer)
-        while len(self.buffer) == seen:
+        while not self._arrived:
             if self.eof or self.closed:
                 return False
             await self._wait()
+        self._arrived = False
         return True
 
     def write(self, data: bytes) -> None:
@@ -143,8 +147,8 @@ class Stream(asyncio.Protocol):
         self._wake()
         if self._drainer is not None and not self._drainer.done():
             self._drainer.set_result(None)
-        if self._on_lost is not None:
-            self._on_lost()
+        for tell in self.on_lost:
+            tell()
 
     def pause_writing(self) -> None:
         """See asyncio.Protocol."""
@@ -187,7 +191,7 @@ class Stream(asyncio.Protocol):
                 self.eof = True
                 break
             self.buffer += data
-            self.received = True
+            self.received = self._arrived = True
             if not self._incoming.pending and len(data) < 16_384:
                 break
 

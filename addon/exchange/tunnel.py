@@ -64,6 +64,10 @@ class Tunnel:
         self._gate = gate
         self._pool = pool
         self._upstream: Upstream | None = None
+        self._upload_task: asyncio.Task[None] | None = None
+        self._status: int | None = None
+        self._keyless = False
+        self._nobody = f"tunnel:{opening.number}"
         self.overdue = time.monotonic() + HEAD_SECONDS
 
     async def serve(self) -> None:
@@ -79,13 +83,18 @@ class Tunnel:
         except Exception as error:  # noqa: BLE001  one tunnel must not take others with it
             logger.error("a tunnel broke: %s", type(error).__name__)  # noqa: TRY400  no traceback: it may quote a value
         finally:
-            if self._upstream is not None:
-                self._upstream.stream.abort()
+            self.hang_up()
+            if self._keyless:
+                self._pool.forget(self._nobody)
             self._client.close()
 
     def expire(self) -> None:
         """Give up: somebody took too long."""
         self._client.abort()
+        self.hang_up()
+
+    def hang_up(self) -> None:
+        """The client is gone: what it asked for need not be finished."""
         if self._upstream is not None:
             self._upstream.stream.abort()
 
@@ -103,19 +112,21 @@ class Tunnel:
         permit = await self._gate.enter(self._read(head))
         if isinstance(permit, Denial):
             return await self._deny(permit, head, body)
-        status, code = None, "interrupted"
+        self._status, code = None, "interrupted"
         try:
-            outcome = await self._forward(permit, head, body)
+            try:
+                outcome = await self._forward(permit, head, body)
+            finally:
+                await self._end_upload(body)
+            code = ""
             if isinstance(outcome, Denial):
-                status, code = outcome.answer.status, ""
-                return await self._deny(outcome, head, body)
-            status, code = outcome[0], ""
-            return outcome[1]
+                self._status = outcome.answer.status
+                outcome = await self._deny(outcome, head, body)
         except Broken as broken:
-            code = broken.code
-            return False
+            code, outcome = broken.code, False
         finally:
-            self._gate.leave(permit, status=status, code=code)
+            self._gate.leave(permit, status=self._status, code=code)
+        return outcome
 
     def _read(self, head: RequestHead) -> Request:
         """The request as the kernel sees it. The absolute form (RFC 9112 3.2.2) becomes origin-form and a claim."""
@@ -143,8 +154,8 @@ class Tunnel:
             absolute_scheme=scheme,
         )
 
-    async def _forward(self, permit: Permit, head: RequestHead, body: Body) -> Denial | tuple[int, bool]:
-        """Send a permitted request and relay its response: the status, and whether the connection can go on."""
+    async def _forward(self, permit: Permit, head: RequestHead, body: Body) -> Denial | bool:
+        """Send a permitted request and relay its response; whether the connection can go on."""
         upgrade = _upgrade_of(head)
         self._approve_continue(head)
         held = None
@@ -164,22 +175,27 @@ class Tunnel:
             return released
         self._upstream = upstream
         message = _write_head(released, head, upgrade)
-        upload = self._start_upload(upstream, message, body, held, chunked=head.length is None)
+        self._start_upload(upstream, message, body, held, chunked=head.length is None)
         try:
             response = await self._read_response(upstream, head)
             if response is None and upstream.reused and repeatable and not upstream.stream.received:
                 upstream = self._upstream = await self._replace(permit, upstream)
                 upstream.stream.write(message)
                 response = await self._read_response(upstream, head)
-            if response is None:
-                return self._gate.abandon(permit, "upstream_unreachable")
         except (Malformed, Unreachable):
+            response = None
+        if response is None:
+            if self._client.closed:
+                raise Broken("client_gone")
+            await self._end_upload(body)
             return self._gate.abandon(permit, "upstream_unreachable")
-        return await self._relay(upstream, head, response, body, upload)
+        self._status = response.status
+        return await self._relay(upstream, head, response, body)
 
     def _key(self, permit: Permit) -> tuple[str, int, str, str]:
         caller, grant = permit.pool
-        return self._opening.host, self._opening.port, caller or "", grant
+        self._keyless = self._keyless or not caller
+        return self._opening.host, self._opening.port, caller or self._nobody, grant
 
     async def _replace(self, permit: Permit, stale: Upstream) -> Upstream:
         """A new connection in place of one that its server had closed before it read our request."""
@@ -206,15 +222,16 @@ class Tunnel:
 
     def _start_upload(
         self, upstream: Upstream, message: bytes, body: Body, held: bytes | None, *, chunked: bool
-    ) -> asyncio.Task[None] | None:
+    ) -> None:
         """Send head and body; what has not arrived yet follows in a task, beside the response."""
         stream = upstream.stream
         if held is not None:
             stream.write(message + held)
-            return None
+            return
         payload = body.feed(self._client.buffer)
         stream.write(message + _encode(payload, body, chunked=chunked))
-        return None if body.done else asyncio.create_task(self._upload(stream, body, chunked=chunked))
+        if not body.done:
+            self._upload_task = asyncio.create_task(self._upload(stream, body, chunked=chunked))
 
     async def _upload(self, stream: Stream, body: Body, *, chunked: bool) -> None:
         client = self._client
@@ -243,14 +260,7 @@ class Tunnel:
             if response.status >= 200 or response.status == 101:
                 return response
 
-    async def _relay(
-        self,
-        upstream: Upstream,
-        head: RequestHead,
-        response: ResponseHead,
-        request_body: Body,
-        upload: asyncio.Task[None] | None,
-    ) -> tuple[int, bool]:
+    async def _relay(self, upstream: Upstream, head: RequestHead, response: ResponseHead, request_body: Body) -> bool:
         if response.status == 101:
             return await self._switch(upstream, head, response)
         length = response.length
@@ -262,14 +272,13 @@ class Tunnel:
         except (Malformed, ConnectionError) as error:
             self._client.abort()
             raise Broken("client_gone" if isinstance(error, ConnectionError) else "upstream_unreachable") from error
-        if upload is not None:
-            await self._end_upload(upload, request_body)
+        await self._end_upload(request_body)
         self._upstream = None
         if response.persistent and request_body.done and not _binds_connection(response.headers):
             self._pool.release(upstream)
         else:
             upstream.stream.close()
-        return response.status, keep and request_body.done
+        return keep and request_body.done
 
     async def _relay_body(
         self, source: Stream, head: RequestHead, response: ResponseHead, *, length: int | None, close: bool
@@ -289,14 +298,17 @@ class Tunnel:
                 body.end()
             client.write(_encode(body.feed(source.buffer), body, chunked=chunked))
 
-    async def _end_upload(self, upload: asyncio.Task[None], body: Body) -> None:
-        """The response is complete; a client that is still sending is heard out only if it has finished."""
+    async def _end_upload(self, body: Body) -> None:
+        """The exchange is over. Raises Malformed if the rest of the body was no body, and so what follows no request."""
+        upload, self._upload_task = self._upload_task, None
+        if upload is None:
+            return
         if not body.done:
             upload.cancel()
-        with contextlib.suppress(asyncio.CancelledError, ConnectionError, Malformed):
+        with contextlib.suppress(asyncio.CancelledError, ConnectionError):
             await upload
 
-    async def _switch(self, upstream: Upstream, head: RequestHead, response: ResponseHead) -> tuple[int, bool]:
+    async def _switch(self, upstream: Upstream, head: RequestHead, response: ResponseHead) -> bool:
         """Another protocol takes over (RFC 9110 7.8): bytes both ways until either side ends."""
         if _upgrade_of(head) is None:
             raise Broken("upstream_unreachable")
@@ -309,7 +321,7 @@ class Tunnel:
             pump.cancel()
         upstream.stream.close()
         self._upstream = None
-        return 101, False
+        return False
 
     async def _pump(self, source: Stream, sink: Stream) -> None:
         while True:
