@@ -10,10 +10,22 @@ import json
 from typing import Any
 
 from addon.errors import Fault, Refusal
-from addon.policies import cidr, methods, paths
+from addon.policies import cidr, content_type, hours, max_body, methods, paths, period, reason
 from addon.policies.policy import Attempt, PolicyKind
 
-KINDS: dict[str, PolicyKind] = {kind.tag: kind for kind in (methods.KIND, paths.KIND, cidr.KIND)}
+KINDS: dict[str, PolicyKind] = {
+    kind.tag: kind
+    for kind in (
+        methods.KIND,
+        paths.KIND,
+        cidr.KIND,
+        hours.KIND,
+        period.KIND,
+        max_body.KIND,
+        content_type.KIND,
+        reason.KIND,
+    )
+}
 
 Policies = tuple[tuple[str, dict[str, Any]], ...]
 

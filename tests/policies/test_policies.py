@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 from addon import policies
 from addon.errors import Fault, Refusal, Usage
 
-TYPED = {"methods": ("get", "POST"), "paths": ("/v1", "/v2/"), "cidr": ("10.0.0.0/8", "::1/128")}
+TYPED = {
+    "methods": ("get", "POST"),
+    "paths": ("/v1", "/v2/"),
+    "cidr": ("10.0.0.0/8", "::1/128"),
+    "hours": ("Mon-Fri 09:00-18:00 Europe/Berlin",),
+    "period": ("10", "20"),
+    "max_body": ("1000",),
+    "content_type": ("application/json",),
+    "reason": ("5",),
+}
 
 
 def test_every_kind_in_the_folder_is_registered():
