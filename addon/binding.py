@@ -11,14 +11,15 @@ ignore a restriction that a newer writer meant.
     paths       ["/v1/", …]                  prefixes of the path as sent; never empty
     placements  [["header"|"query", name, format], …]
     constants   [[name, value], …]           header added unless the caller sent one
-    service, region                          sigv4 scope, or null: taken from the host
+    service, region                          sigv4 scope: a name, several in a list, or null: taken from the host
+    role        {"arn": …, "external_id": …, "seconds": …}, sigv4; absent where there is none
     flags       ["private", …]               see FLAGS
 """
 
 import functools
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from addon import hosts as names
 from addon.errors import Fault
@@ -45,6 +46,15 @@ class Placement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Role:
+    """An AWS role that is assumed with the stored key, in sessions of so many seconds."""
+
+    arn: str
+    external_id: str | None = None
+    seconds: int = 3600
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Binding:
     """See the module. Equality is by content; `digest` is of the bytes that are stored."""
 
@@ -53,8 +63,9 @@ class Binding:
     paths: tuple[str, ...] = ("/",)
     placements: tuple[Placement, ...] = ()
     constants: tuple[tuple[str, str], ...] = ()
-    service: str | None = None
-    region: str | None = None
+    services: tuple[str, ...] = ()
+    regions: tuple[str, ...] = ()
+    role: Role | None = None
     flags: frozenset[str] = frozenset()
     scheme: str = "https"
 
@@ -64,20 +75,20 @@ class Binding:
 
     def dump(self) -> bytes:
         """The bytes to store and seal."""
-        return json.dumps(
-            {
-                "scheme": self.scheme,
-                "hosts": [[h, p] for h, p in self.hosts],
-                "methods": list(self.methods),
-                "paths": list(self.paths),
-                "placements": [[p.where, p.name, p.format] for p in self.placements],
-                "constants": [[n, v] for n, v in self.constants],
-                "service": self.service,
-                "region": self.region,
-                "flags": sorted(self.flags),
-            },
-            separators=(",", ":"),
-        ).encode()
+        document: dict[str, object] = {
+            "scheme": self.scheme,
+            "hosts": [[h, p] for h, p in self.hosts],
+            "methods": list(self.methods),
+            "paths": list(self.paths),
+            "placements": [[p.where, p.name, p.format] for p in self.placements],
+            "constants": [[n, v] for n, v in self.constants],
+            "service": _dump_names(self.services),
+            "region": _dump_names(self.regions),
+            "flags": sorted(self.flags),
+        }
+        if self.role:
+            document["role"] = asdict(self.role)
+        return json.dumps(document, separators=(",", ":")).encode()
 
 
 def digest(stored: bytes) -> bytes:
@@ -104,8 +115,9 @@ def load(stored: bytes) -> Binding:
                 for w, n, f in _lists(raw.pop("placements"))
             ),
             constants=tuple((_text(n), _text(v)) for n, v in _lists(raw.pop("constants"))),
-            service=_optional(raw.pop("service")),
-            region=_optional(raw.pop("region")),
+            services=_load_names(raw.pop("service")),
+            regions=_load_names(raw.pop("region")),
+            role=_load_role(raw.pop("role")) if "role" in raw else None,
             flags=frozenset(_one_of(f, FLAGS) for f in _list(raw.pop("flags"))),
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -141,6 +153,27 @@ def _text(value: object) -> str:
 
 def _optional(value: object) -> str | None:
     return None if value is None else _text(value)
+
+
+def _dump_names(names: tuple[str, ...]) -> str | list[str] | None:
+    return (names[0] if len(names) == 1 else list(names)) if names else None
+
+
+def _load_names(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        return () if value is None else (_text(value),)
+    if len(value) < 2:  # there is one way to write each
+        raise ValueError
+    return tuple(_text(name) for name in value)
+
+
+def _load_role(value: object) -> Role:
+    if not isinstance(value, dict) or value.keys() != {"arn", "external_id", "seconds"}:
+        raise ValueError
+    seconds = value["seconds"]
+    if not isinstance(seconds, int) or isinstance(seconds, bool) or seconds < 1:
+        raise ValueError
+    return Role(arn=_text(value["arn"]), external_id=_optional(value["external_id"]), seconds=seconds)
 
 
 def _port(value: object) -> int:

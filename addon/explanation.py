@@ -26,24 +26,24 @@ class Explanation:
 
 def attempt(grant_id: str, *, url: str, method: str, client_ip: str) -> Request:
     """The request that would carry a grant to a URL. Raises Usage."""
-    parts = urlsplit(url)
     try:
+        parts = urlsplit(url)
         host, port = hosts.normalize(parts.hostname or ""), parts.port or (443 if parts.scheme == "https" else 80)
         ipaddress.ip_address(client_ip)
+        authority = parts.netloc.encode()
+        target = ((parts.path or "/") + (f"?{parts.query}" if parts.query else "")).encode()
     except ValueError:
         raise Usage(
             f"cannot explain a request to {url!r} from {client_ip!r}",
             hint="give a whole URL such as --url https://api.example.com/v1/things, and a plain address with --ip",
         ) from None
-    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    authority = parts.netloc.encode()
     return Request(
         id="explain",
         scheme=parts.scheme,
         host=host,
         port=port,
         method=method.upper(),
-        target=target.encode(),
+        target=target,
         headers=((b"Host", authority), (b"X-Alter-Grant", grant_id.encode())),
         authorities=(authority,),
         sni=host,

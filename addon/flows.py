@@ -3,6 +3,7 @@
 from mitmproxy import http
 
 from addon import hosts
+from addon.exchange import heads
 from addon.model import Head, Request
 
 
@@ -30,12 +31,37 @@ def read(flow: http.HTTPFlow, *, request_id: str, tunnel_key: str | None) -> Req
     )
 
 
-def write(flow: http.HTTPFlow, head: Head) -> None:
-    """Put a head in place of the flow's own. The target goes out in origin-form (RFC 9112 3.2.1)."""
+def well_formed(flow: http.HTTPFlow) -> bool:
+    """
+    Whether an HTTP/1.1 head is one to the letter.
+
+    mitmproxy takes versions that do not exist, lengths without a limit, and codings that others would not take for
+    `chunked`, and sends them on.
+    """
+    request = flow.request
+    if flow.client_conn.alpn == b"h2":
+        return True
+    try:
+        heads.check_request(
+            request.data.method, request.data.path, version=request.data.http_version, headers=request.headers.fields
+        )
+    except heads.Malformed:
+        return False
+    return True
+
+
+def write(flow: http.HTTPFlow, head: Head, *, authority: str = "") -> None:
+    """
+    Put a head in place of the flow's own. The target goes out in origin-form (RFC 9112 3.2.1).
+
+    `authority` takes the place of an `:authority` that was sent: one spelling, the one that may have been signed.
+    """
     flow.request.headers = http.Headers(list(head.headers))
     flow.request.data.path = head.target
     if not (flow.request.is_http2 or flow.request.is_http3):
         flow.request.data.authority = b""
+    elif authority and flow.request.data.authority:
+        flow.request.data.authority = authority.encode("ascii")
 
 
 def read_head(flow: http.HTTPFlow) -> Head:

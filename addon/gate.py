@@ -2,7 +2,8 @@
 One request's way through the proxy, whichever engine carries its bytes: enter, release, leave.
 
     enter     decide and record; a Denial carries the answer to give, a Permit allows to go on
-    release   the head to send, once the upstream is proved (and the body hashed, where that is needed)
+    hold      room for a body that must be known whole
+    release   what to send, once the upstream is proved (and the body held, where that is needed)
     leave     the outcome
 
 A Permit is made only here and only after its record is durable, so an engine that needs one to send anything cannot
@@ -12,12 +13,13 @@ send what was not decided and recorded. Whatever breaks becomes a Denial with 50
 import contextlib
 import logging
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from addon import pipeline, refusals
 from addon.audit.writer import Writer
+from addon.callers import KeySource
 from addon.errors import Fault, Refusal
-from addon.model import Clock, Head, Record, Request
+from addon.model import Clock, Head, Outgoing, Record, Request
 from addon.network import port_allowed
 from addon.pipeline import Authorized, Refused, Untagged
 from addon.refusals import Answer
@@ -26,6 +28,9 @@ from addon.settings import Settings
 from addon.vault import Vault
 
 logger = logging.getLogger(__name__)
+
+_BODIES_IN_MEMORY, _BODIES_ON_DISK = 2, 16
+"""How many bodies of the largest size one worker holds at a time."""
 
 
 @dataclass(slots=True)
@@ -42,8 +47,8 @@ class Permit:
 
     @property
     def needs_body(self) -> bool:
-        """Whether `release` must be told the SHA-256 of the whole body."""
-        return self.authorized is not None and self.authorized.needs_body
+        """Whether the whole body must be held, and its SHA-256 told to `release`."""
+        return self.authorized is not None and self.authorized.plan.needs_body
 
     @property
     def pool(self) -> tuple[str, str]:
@@ -62,10 +67,18 @@ class Gate:
     """Everything it needs is open and tested before the first request."""
 
     def __init__(
-        self, settings: Settings, *, vault: Vault, audit: Writer, resolver: Resolver, clock: Clock = time.time
+        self,
+        settings: Settings,
+        *,
+        vault: Vault,
+        key_sets: KeySource,
+        audit: Writer,
+        resolver: Resolver,
+        clock: Clock = time.time,
     ) -> None:
         self._settings = settings
         self._vault = vault
+        self._key_sets = key_sets
         self._audit = audit
         self.resolver = resolver
         self._clock = clock
@@ -95,12 +108,12 @@ class Gate:
     async def enter(self, request: Request) -> Permit | Denial:
         """Decide about a request and make the record durable."""
         try:
-            outcome = pipeline.authorize(request, vault=self._vault, now=self._clock())
+            outcome = pipeline.authorize(request, vault=self._vault, now=self._clock(), key_sets=self._key_sets)
             if isinstance(outcome, Untagged):
                 code = await self._refuse_untagged(outcome)
                 if code:
                     outcome = Refused(
-                        record=replace(outcome.record, phase="outcome", decision="refused", code=code), code=code
+                        record=outcome.record._replace(phase="outcome", decision="refused", code=code), code=code
                     )
             if isinstance(outcome, Refused):
                 return await self._deny(outcome)
@@ -111,23 +124,33 @@ class Gate:
         authorized = outcome if isinstance(outcome, Authorized) else None
         return Permit(outcome.record, outcome.head, authorized, time.monotonic())
 
-    def hold(self, permit: Permit, length: int | None) -> Denial | None:
-        """Make room for a body that must be hashed first: of a stated length, and within the limit."""
+    async def refuse(self, request: Request, code: str) -> Denial:
+        """Refuse what an engine cannot take for a request. It is recorded as far as it is known."""
+        try:
+            record = Record(
+                id=request.id, at=self._clock(), phase="outcome", decision="refused", code=code,
+                host=request.host, port=request.port, method=request.method, client_ip=request.client_ip,
+            )  # fmt: skip
+            return await self._deny(Refused(record=record, code=code))
+        except Exception as error:  # noqa: BLE001  whatever it is, the request does not leave
+            return self._fault(request, error)
+
+    def hold(self, permit: Permit, size: int, *, on_disk: bool = False) -> Denial | None:
+        """Make room for a body of `size` bytes in all; may be asked again when it turns out to be larger."""
         limit = self._settings.max_signed_body
-        if length is None:
-            return self.abandon(permit, "body_required_length")
-        if length > limit:
+        if size > limit:
             return self.abandon(permit, "body_too_large")
-        if self._held + length > 2 * limit:
+        more = max(size - permit.held, 0)
+        if self._held + more > limit * (_BODIES_ON_DISK if on_disk else _BODIES_IN_MEMORY):
             return self.abandon(permit, "fault")
-        permit.held = length
-        self._held += length
+        permit.held += more
+        self._held += more
         return None
 
-    def release(self, permit: Permit, *, body_sha256: str | None = None) -> Head | Denial:
-        """The head to send. To be asked for only when the upstream is proved to be the permitted host."""
+    def release(self, permit: Permit, *, body_sha256: str | None = None) -> Outgoing | Denial:
+        """What to send. To be asked for only when the upstream is proved to be the permitted host."""
         if permit.authorized is None:
-            return permit.clean
+            return Outgoing(permit.clean)
         try:
             return pipeline.inject(permit.authorized, vault=self._vault, body_sha256=body_sha256)
         except Refusal as refusal:
@@ -140,7 +163,7 @@ class Gate:
         """Refuse after all. The outcome will carry the code."""
         status = refusals.CODES[code].status
         permit.code = code
-        permit.record = replace(permit.record, decision="fault" if status == 503 else "refused")
+        permit.record = permit.record._replace(decision="fault" if status == 503 else "refused")
         return Denial(refusals.answer(code, permit.record.id))
 
     def leave(self, permit: Permit, *, status: int | None, code: str = "") -> None:
@@ -150,8 +173,7 @@ class Gate:
         permit.over = True
         self.active -= 1
         self._held -= permit.held
-        outcome = replace(
-            permit.record,
+        outcome = permit.record._replace(
             at=self._clock(),
             phase="outcome",
             status=status,
@@ -185,7 +207,7 @@ class Gate:
             refused.code, refused.record.id, policy=refused.policy, retry_after=refused.retry_after
         )
         try:
-            await self._audit.record(replace(refused.record, status=answer.status))
+            await self._audit.record(refused.record._replace(status=answer.status))
         except Fault as fault:
             return Denial(refusals.answer(fault.code, refused.record.id))
         return Denial(answer)

@@ -1,7 +1,10 @@
 """The mitmproxy master of one worker: four stock addons and ours, every dangerous option fixed."""
 
+import contextlib
+import functools
 import logging
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +14,9 @@ from mitmproxy.addons import core, next_layer, proxyserver, tlsconfig
 
 from addon import files, hardening, network
 from addon.audit.writer import Writer
+from addon.callers.key_sets import KeySets
+from addon.callers.web import Web
+from addon.credentials import sigv4
 from addon.errors import Locked
 from addon.exchange.layer import FlatEngine
 from addon.exchange.leaves import Leaves
@@ -21,6 +27,7 @@ from addon.resolver import Resolver
 from addon.settings import Settings
 from addon.shell import Egress
 from addon.vault import Vault
+from addon.vault.idps import Idps
 from addon.vault.keyring import Keyring
 
 CA_FILE = "mitmproxy-ca.pem"
@@ -42,6 +49,8 @@ def open_gate(settings: Settings, *, own: tuple[str, int]) -> tuple[Gate, Writer
     keyring = Keyring.load(home / "proxy.key")
     vault = Vault.connect(home, keyring=keyring, writable=False)
     vault.self_test()
+    if sigv4.KIND.tag in vault.secrets.kinds():
+        sigv4.load()
     audit = Writer(home / "audit", durability=settings.audit_durability, clock=time.time)
     resolver = Resolver(
         vault=vault,
@@ -49,7 +58,24 @@ def open_gate(settings: Settings, *, own: tuple[str, int]) -> tuple[Gate, Writer
         redirects=tuple(network.parse_redirect(text) for text in settings.connect_to),
         own=own,
     )
-    return Gate(settings, vault=vault, audit=audit, resolver=resolver), audit
+    key_sets = open_key_sets(settings, vault=vault)
+    return Gate(settings, vault=vault, key_sets=key_sets, audit=audit, resolver=resolver), audit
+
+
+def open_key_sets(settings: Settings, *, vault: Vault) -> KeySets:
+    """The keys of all identity providers, on their way. Trusts the CAs that the upstreams are verified with."""
+    redirects = [network.parse_redirect(text) for text in settings.connect_to]
+    web = Web(ca=settings.upstream_ca, redirects={(r.host, r.port): (r.address, r.to_port) for r in redirects})
+    key_sets = KeySets(vault.idps, connect=functools.partial(_registry, vault.home), web=web)
+    key_sets.start()
+    return key_sets
+
+
+@contextlib.contextmanager
+def _registry(home: Path) -> Iterator[Idps]:
+    """A connection for another thread; it opens no secret."""
+    with contextlib.closing(Vault.connect(home, writable=False)) as vault:
+        yield vault.idps
 
 
 def build(settings: Settings, *, own: tuple[str, int]) -> Proxy:
@@ -67,7 +93,7 @@ def build(settings: Settings, *, own: tuple[str, int]) -> Proxy:
     if settings.engine == "auto":
         pool = Pool(resolver=gate.resolver, ca_file=settings.upstream_ca or certifi.where())
         leaves = Leaves(files.read_private(folder / CA_FILE), clock=time.time)
-        host.addons.add(FlatEngine(gate=gate, pool=pool, leaves=leaves))
+        host.addons.add(FlatEngine(gate=gate, pool=pool, leaves=leaves, folder=Path(settings.home)))
     # Ours comes after TlsConfig, which assigns what our tls_clienthello decides.
     host.addons.add(next_layer.NextLayer(), tlsconfig.TlsConfig(), Egress(gate))
     chosen.update(**fixed_options(folder, settings.upstream_ca))

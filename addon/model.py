@@ -6,8 +6,9 @@ epoch in UTC, and a value that holds secret material never shows it (`Values`).
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import NoReturn
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import NamedTuple, NoReturn, Protocol
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
@@ -24,6 +25,27 @@ class Head:
     def path(self) -> bytes:
         """The target up to the first `?`."""
         return self.target.partition(b"?")[0]
+
+
+class Rewriter(Protocol):
+    """
+    Changes a body on its way, to one of the same length.
+
+    Both may give back nothing while more is needed, and raise Refusal for a body that is not what its head says.
+    """
+
+    def feed(self, data: bytes) -> bytes:
+        """What can go out now."""
+
+    def finish(self) -> bytes:
+        """The body has ended: the rest of it. May be called again."""
+
+
+class Outgoing(NamedTuple):
+    """What is sent: a head, and its body as it comes, or as `rewriter` makes it."""
+
+    head: Head
+    rewriter: Rewriter | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +131,7 @@ class Values(Mapping[str, str]):
     """
     The opened fields of a secret. Looks like a mapping, prints as stars, cannot be pickled or compared.
 
-    Exists only between `Vault.open` and the end of `Kind.apply`.
+    Exists only between `Vault.open` and the end of `Plan.apply`.
     """
 
     __slots__ = ("_fields",)
@@ -144,10 +166,11 @@ class Values(Mapping[str, str]):
         return self is other
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+class Record(NamedTuple):
     """
     One audit entry: names and ids, never values, queries, bodies or tokens.
+
+    A tuple, since one is made anew at every step of a decision, and that costs a quarter of what it would otherwise.
 
     `phase` is `intent` (before anything leaves) or `outcome` (after); both carry the request's `id`. `decision` is
     `authorized`, `refused`, `untagged` or `fault`. `at` is seconds since the epoch (UTC); `duration_ms` runs from the
@@ -163,6 +186,7 @@ class Record:
     user: str = ""
     principal: str = ""
     grant_id: str = ""
+    delegation_id: str = ""
     secret: str = ""
     version: int | None = None
     host: str = ""
@@ -174,7 +198,7 @@ class Record:
     duration_ms: float | None = None
     policy: str = ""
     reason: str = ""
-    context: Mapping[str, str] = field(default_factory=dict)
+    context: Mapping[str, str] = MappingProxyType({})
     trace_id: str = ""
 
 

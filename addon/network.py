@@ -86,6 +86,15 @@ def is_public(address: Address) -> bool:
     return address in _GLOBAL_V6 and not any(address in network for network in _SPECIAL_V6)
 
 
+def is_loopback(text: str) -> bool:
+    """Whether an address is this machine's own. Text that is no address is not."""
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return False
+    return address.is_loopback or embedded(address).is_loopback
+
+
 @dataclass(frozen=True, slots=True)
 class Rules:
     """`private`: networks that untagged traffic may reach besides the public ones."""

@@ -2,13 +2,13 @@
 One request, from arrival to decision.
 
     1 tag      which grant is asked for; control headers come off
-    2 caller   key → app or agent
-    3 grant    read now; its principal must be the caller
+    2 caller   key → app or agent; token → user, groups
+    3 grant    read now; its principal must be the caller, or a delegation must hold in every link
     4 binding  the destination, method and path must be those the secret is sealed for
     5 policies every layer must pass
     6 record   handed to the audit log; nothing may leave before it is durable
     7 open     the only step that sees plaintext                       ┐ `inject`, after the record is durable and the
-    8 apply    the head to send                                        ┘ upstream is proved
+    8 apply    the head to send, and what becomes of the body          ┘ upstream is proved
 
 Rule 1: every step is called from `authorize` or `inject`, in the order it happens.
 Rule 2: a step takes values and returns a value; it never sees a flow, a socket or a clock.
@@ -19,12 +19,12 @@ from dataclasses import dataclass, replace
 from typing import NoReturn
 
 from addon import binding as bindings
-from addon import callers, context, credentials, policies, principals, tag
-from addon.binding import Binding
-from addon.credentials.kind import Target
+from addon import callers, context, credentials, delegation, policies, principals, tag
+from addon.callers import KeySource
+from addon.credentials.kind import Plan, Target
 from addon.destination import check_destination, check_hygiene, check_shape
 from addon.errors import Refusal
-from addon.model import Caller, Head, Record, Request
+from addon.model import Caller, Head, Outgoing, Record, Request
 from addon.policies.policy import Attempt
 from addon.vault import Vault
 from addon.vault.lookup import GrantState
@@ -36,10 +36,9 @@ class Authorized:
 
     record: Record
     grant: GrantState
-    binding: Binding
     head: Head
+    plan: Plan
     target: Target
-    needs_body: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,13 +93,19 @@ class Trace:
 
 
 def authorize(
-    request: Request, *, vault: Vault, now: float, caller: Caller | None = None, steps: list[Step] | None = None
+    request: Request,
+    *,
+    vault: Vault,
+    now: float,
+    key_sets: KeySource | None = None,
+    caller: Caller | None = None,
+    steps: list[Step] | None = None,
 ) -> Outcome:
     """
     Steps 1 to 6 for one request at `now` (seconds since the epoch). Raises Fault.
 
-    `caller` is given only to explain a request that was never made; otherwise the request must prove it. `steps`
-    collects the explanation.
+    `key_sets` verifies user tokens; without it, a request that carries one is a fault. `caller` is given only to explain
+    a request that was never made; otherwise the request must prove it. `steps` collects the explanation.
     """
     trace = Trace(steps)
     record = _begin(request, now=now)
@@ -109,7 +114,7 @@ def authorize(
         check_shape(request)
         found = tag.find(request.head)
         notes = context.read(request)
-        record = replace(record, reason=notes.reason, context=notes.pairs, trace_id=notes.trace_id)
+        record = record._replace(reason=notes.reason, context=notes.pairs, trace_id=notes.trace_id)
         head = tag.strip(request.head)
 
         trace.at("caller", found.id if found else "no grant named")
@@ -117,24 +122,36 @@ def authorize(
         state = vault.lookup(digest=proof.key.digest if proof else b"", tag=found.id if found else "")
         if proof:
             caller = callers.identify(proof, state.key, client_ip=request.client_ip, now=now)
-        record = replace(record, caller=str(caller or ""))
+        record = record._replace(caller=str(caller or ""))
 
-        trace.at("grant", record.caller or "nobody")
+        trace.at("user", record.caller or "nobody")
+        token = callers.find_token(request) if proof else None
+        if caller and token is not None:
+            user = callers.authenticate(token, idps=vault.idps, key_sets=key_sets, now=now)
+            caller = replace(caller, user=user)
+            if vault.proofs.note(user):
+                state = vault.lookup(digest=b"", tag=found.id if found else "")
+        if caller and caller.user:
+            record = record._replace(user=str(caller.user))
+
+        trace.at("grant", record.user or "no user token")
         grant = state.grant if found else _session_grant(request, caller, vault=vault)
         if found is None and grant is None:
-            return Untagged(record=replace(record, decision="untagged"), head=head)
+            return Untagged(record=record._replace(decision="untagged"), head=head)
         if caller is None:
             _refuse("caller_required")
         grant = _usable(grant, caller, now=now)
-        record = replace(
-            record, principal=grant.principal, grant_id=grant.id, secret=grant.secret_name, version=grant.version
+        record = record._replace(
+            principal=grant.principal, grant_id=grant.id, secret=grant.secret_name, version=grant.version
         )
+        if grant.delegation:
+            record = record._replace(delegation_id=grant.delegation.id, user=str(grant.delegation.user))
 
         trace.at("binding", f"{grant.secret_name} version {grant.version} for {grant.principal}")
         binding = bindings.load(grant.binding)
         check_hygiene(request)
         check_destination(request, binding)
-        needs_body = credentials.kind(grant.kind).needs_body(binding, head, request.host, request.port)
+        plan = credentials.kind(grant.kind).plan(head, binding=binding, host=request.host)
 
         trace.at("policies", f"{request.method} {request.scheme}://{request.host}:{request.port}")
         rules = policies.load(grant.policies)
@@ -142,29 +159,21 @@ def authorize(
         trace.at("record", f"{len(rules)} passed")
     except Refusal as no:
         trace.refused(no)
-        record = replace(record, phase="outcome", decision="refused", code=no.code, policy=no.policy or "")
+        record = record._replace(phase="outcome", decision="refused", code=no.code, policy=no.policy or "")
         return Refused(record=record, code=no.code, policy=no.policy, retry_after=no.retry_after)
     return Authorized(
-        record=replace(record, decision="authorized"),
+        record=record._replace(decision="authorized"),
         grant=grant,
-        binding=binding,
         head=head,
+        plan=plan,
         target=Target(host=request.host, port=request.port, now=now),
-        needs_body=needs_body,
     )
 
 
-def inject(authorized: Authorized, *, vault: Vault, body_sha256: str | None = None) -> Head:
-    """Steps 7 and 8: the head to send. `body_sha256` (hex) is given exactly when `needs_body`. Raises Refusal, Fault."""
-    kind = credentials.kind(authorized.grant.kind)
+def inject(authorized: Authorized, *, vault: Vault, body_sha256: str | None = None) -> Outgoing:
+    """Steps 7 and 8: what to send. `body_sha256` (hex) is given exactly when the plan needs it. Raises Refusal, Fault."""
     values = vault.open(authorized.grant)
-    return kind.apply(
-        authorized.head,
-        binding=authorized.binding,
-        values=values,
-        target=authorized.target,
-        body_sha256=body_sha256,
-    )
+    return authorized.plan.apply(values, target=authorized.target, body_sha256=body_sha256)
 
 
 def admit(request: Request, *, vault: Vault, now: float) -> Refused | None:
@@ -175,7 +184,7 @@ def admit(request: Request, *, vault: Vault, now: float) -> Refused | None:
             state = vault.lookup(digest=proof.key.digest, tag="")
             callers.identify(proof, state.key, client_ip=request.client_ip, now=now)
     except Refusal as no:
-        record = replace(_begin(request, now=now), phase="outcome", decision="refused", code=no.code)
+        record = _begin(request, now=now)._replace(phase="outcome", decision="refused", code=no.code)
         return Refused(record=record, code=no.code)
     return None
 
@@ -207,10 +216,14 @@ def _session_grant(request: Request, caller: Caller | None, *, vault: Vault) -> 
 
 def _usable(grant: GrantState | None, caller: Caller, *, now: float) -> GrantState:
     """Raises Refusal. Only the principal a grant names learns more than `grant_unavailable`."""
-    if grant is None or not principals.matches(grant.principal, caller):
+    if grant is None or (caller.grants and grant.tag not in caller.grants):
         _refuse("grant_unavailable")
-    if caller.grants and grant.id not in caller.grants:
-        _refuse("grant_unavailable")
+    if grant.delegation:
+        delegation.check(grant, grant.delegation, caller, now=now)
+        return grant
+    if not principals.matches(grant.principal, caller):
+        lacking = caller.type == "app" and caller.user is None and principals.named_idp(grant.principal)
+        _refuse("user_token_required" if lacking else "grant_unavailable")
     if grant.revoked_at is not None:
         _refuse("grant_revoked")
     if grant.expires_at is not None and grant.expires_at <= now:

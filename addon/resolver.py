@@ -9,7 +9,8 @@ import asyncio
 import socket
 from typing import Any
 
-from addon import hosts
+from addon import hosts, network
+from addon.errors import Fault
 from addon.network import AddressForbidden, Redirect, Rules
 from addon.vault import Vault
 
@@ -38,28 +39,38 @@ class Resolver:
 
     def allows(self, address: str, port: int, *, bound_private: bool = False) -> bool:
         """Whether to connect to an address."""
-        if port == self._own_port and not self._rules.allow(address):
+        if port == self._own_port and network.is_loopback(address):
             return False
         return self._rules.allow(address, bound_private=bound_private)
 
     async def allows_untagged(self, host: str, port: int) -> bool:
-        """Whether every address of a name may be reached by traffic without a grant."""
+        """Whether every address of a name may be reached by traffic without a grant. Raises OSError if it has none."""
         if self.redirected(host, port):
             return True
-        answers = await self._resolve(host, port, type=socket.SOCK_STREAM)
+        answers = await self._look_up(host, port, type=socket.SOCK_STREAM)
         return all(self.allows(str(answer[4][0]), port) for answer in answers)
 
     async def getaddrinfo(self, host: Any, port: Any, **options: Any) -> list[Any]:
-        """The loop's `getaddrinfo`: raises OSError unless all answers (the first 32) are allowed."""
+        """The loop's `getaddrinfo`: raises OSError unless all answers are allowed."""
         name = hosts.fold(host if isinstance(host, str) else str(host))
         pinned = self._redirects.get((name, port))
         if pinned is not None:
             family = socket.AF_INET6 if ":" in pinned[0] else socket.AF_INET
             return [(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", pinned)]
-        answers = await asyncio.wait_for(self._resolve(host, port, **options), _SECONDS)
-        bound_private = bool(self._vault.bound(name, port))
-        allowed = answers[:_LIMIT]
-        if not all(self.allows(str(answer[4][0]), port, bound_private=bound_private) for answer in allowed):
+        answers = await self._look_up(host, port, **options)
+        try:
+            bound_private = bool(self._vault.bound(name, port))
+        except Fault as fault:
+            raise OSError(f"alter:{fault.code}") from fault
+        if not all(self.allows(str(answer[4][0]), port, bound_private=bound_private) for answer in answers):
             raise AddressForbidden
         # Addresses of one family first: a broken second family must not stall a connection (no Happy Eyeballs here).
-        return sorted(allowed, key=lambda answer: answer[0] != socket.AF_INET)
+        return sorted(answers, key=lambda answer: answer[0] != socket.AF_INET)
+
+    async def _look_up(self, host: Any, port: Any, **options: Any) -> list[Any]:
+        """The first 32 answers, within 5 seconds. Raises OSError alone: who connects expects nothing else and would hang."""
+        try:
+            answers: list[Any] = await asyncio.wait_for(self._resolve(host, port, **options), _SECONDS)
+        except UnicodeError as error:  # an empty label, or one that is too long
+            raise OSError("not a name that can be looked up") from error
+        return answers[:_LIMIT]

@@ -2,6 +2,7 @@
 
 import ipaddress
 import json
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ def parse_listen(text: str) -> tuple[str, int]:
     host = {"": "127.0.0.1", "localhost": "127.0.0.1"}.get(host, host.strip("[]"))
     try:
         ipaddress.ip_address(host)
-        number = int(port)
+        number = int(port) if re.fullmatch(r"[0-9]{1,5}", port) else -1
     except ValueError:
         number = -1
     if not colon or not 0 <= number < 65536:
@@ -75,9 +76,7 @@ def parse_listen(text: str) -> tuple[str, int]:
 
 def parse_size(text: str) -> int:
     """`64MiB`, `512KiB`, `1GiB` or plain bytes. Raises Usage."""
-    units = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "": 1}
-    digits = text.rstrip("KMGiB")
-    unit = text[len(digits) :]
-    if not digits.isdecimal() or unit not in units:
+    match = re.fullmatch(r"([0-9]{1,15})(KiB|MiB|GiB)?", text)
+    if not match:
         raise Usage(f"not a size: {text!r}", hint="write bytes, or a number with KiB, MiB or GiB, such as 64MiB")
-    return int(digits) * units[unit]
+    return int(match[1]) << {None: 0, "KiB": 10, "MiB": 20, "GiB": 30}[match[2]]

@@ -8,12 +8,16 @@ or `hold` (the body is needed first, and `request` injects). Anything else, any 
 import hashlib
 import ipaddress
 import uuid
+from collections.abc import Callable
 
 from mitmproxy import connection, http, tls
 from mitmproxy.proxy import server_hooks
 
-from addon import flows, hardening, hosts
+from addon import flows, hardening, hosts, responses
+from addon.errors import Refusal
 from addon.gate import Denial, Gate, Permit
+from addon.model import Rewriter
+from addon.refusals import Answer
 
 PERMIT = "alter.permit"
 
@@ -81,6 +85,9 @@ class Egress:
             return
         request = flows.read(flow, request_id=str(uuid.uuid4()), tunnel_key=self._tunnel_keys.get(flow.client_conn.id))
         flow.metadata[hardening.REQUEST_ID] = request.id
+        if not flows.well_formed(flow):
+            hardening.local_response(flow, (await self._gate.refuse(request, "header_forbidden")).answer)
+            return
         permit = await self._gate.enter(request)
         if isinstance(permit, Denial):
             hardening.local_response(flow, permit.answer)
@@ -96,29 +103,59 @@ class Egress:
             self._release(flow, permit)
 
     def request(self, flow: http.HTTPFlow) -> None:
-        """The whole body of a held request is here: hash it as it will be sent, and inject."""
+        """The whole body is here: drop trailers, which nobody has judged; hash a held one as it will go out, and inject."""
+        flow.request.trailers = None
         permit = flow.metadata.get(PERMIT)
         if permit is None or flow.metadata.get(hardening.VERDICT) != hardening.HOLD or flow.response is not None:
             return
         body = flow.request.raw_content or b""
         self._release(flow, permit, body_sha256=hashlib.sha256(body).hexdigest())
+        if flow.request.headers.pop("transfer-encoding", None):
+            flow.request.headers["Content-Length"] = str(len(body))
 
     def _hold(self, flow: http.HTTPFlow, permit: Permit) -> None:
         length = flow.request.headers.get("content-length", "")
-        denial = self._gate.hold(permit, int(length) if length.isdecimal() else None)
+        denial = self._gate.hold(permit, int(length) if length.isdecimal() else 0)
         if denial is not None:
             self._deny(flow, denial)
             return
+
+        def make_room(size: int) -> Answer | None:
+            denial = self._gate.hold(permit, size)
+            return denial.answer if denial else None
+
         flow.request.stream = False
         flow.metadata[hardening.VERDICT] = hardening.HOLD
+        flow.metadata[hardening.ROOM] = make_room
 
     def _release(self, flow: http.HTTPFlow, permit: Permit, *, body_sha256: str | None = None) -> None:
-        head = self._gate.release(permit, body_sha256=body_sha256)
-        if isinstance(head, Denial):
-            self._deny(flow, head)
+        released = self._gate.release(permit, body_sha256=body_sha256)
+        if isinstance(released, Denial):
+            self._deny(flow, released)
             return
-        flows.write(flow, head)
-        flow.metadata[hardening.VERDICT] = hardening.INJECTED if permit.authorized else hardening.PASS
+        if permit.authorized is None:
+            flows.write(flow, released.head)
+            flow.metadata[hardening.VERDICT] = hardening.PASS
+            return
+        flows.write(flow, released.head, authority=permit.authorized.target.authority)
+        if released.rewriter is not None:
+            flow.request.stream = self._rewrite(permit, released.rewriter)
+        flow.metadata[hardening.VERDICT] = hardening.INJECTED
+
+    def _rewrite(self, permit: Permit, rewriter: Rewriter) -> Callable[[bytes], list[bytes]]:
+        """What mitmproxy calls with each piece of a body, and with nothing at its end."""
+
+        def stream(data: bytes) -> list[bytes]:
+            try:
+                piece = rewriter.feed(data) if data else rewriter.finish()
+            except Exception as error:
+                # Part of it is upstream. FailClosedHandler drops both connections, and no hook tells that it is over.
+                self._gate.abandon(permit, error.code if isinstance(error, Refusal) else "fault")
+                self._gate.leave(permit, status=None)
+                raise
+            return [piece] if piece else []  # an empty piece would end a chunked body
+
+        return stream
 
     def _unproved(self, flow: http.HTTPFlow, permit: Permit) -> str | None:
         """The code to refuse with when a credential is to go to an upstream not yet proved to be the bound host."""
@@ -142,9 +179,10 @@ class Egress:
     # ── responses ────────────────────────────────────────────────────────────────────────────────────────────────
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
-        """Stream every response; take the credential off the flow, for whoever looks at it later."""
+        """Stream every response, cleaned; take the credential off the flow, for whoever looks at it later."""
         permit = self._cleaned(flow)
         if permit is not None and not permit.code and flow.response is not None:
+            flow.response.headers = http.Headers(list(responses.clean(flow.response.headers.fields)))
             flow.response.stream = True
 
     def response(self, flow: http.HTTPFlow) -> None:

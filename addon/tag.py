@@ -3,6 +3,7 @@ The tag: which grant a request asks for, and everything of ours that must come o
 
     X-Alter-Grant: <id>                    wins over both others
     alter_grant_<id> as a placeholder      in Authorization, any other header, or a query parameter
+    <id> as the access key id of AWS       in a signature, of a header or a presigned URL
     a session                              (callers of type `run`; see pipeline)
 
 Removed from every request, tagged or not: all names that begin `X-Alter-`, and Proxy-Authorization and
@@ -27,6 +28,13 @@ _AUTHORIZATION = re.compile(rb"(?:authorization|proxy-authorization)", re.IGNORE
 _PLACEHOLDER = re.compile(rb"alter_grant_([A-Za-z0-9_-]*)")
 _UNSAFE = re.compile(rb"[\r\n\0]")
 
+# An access key id of AWS goes alone, without what surrounds it: that says which service and region the client means.
+_ID_OR_PLACEHOLDER = rb"(?:alter_grant_[A-Za-z0-9_-]*|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"
+_AWS_HEADER = re.compile(rb"((?:^AWS +|\bCredential=))(" + _ID_OR_PLACEHOLDER + rb")(?=[:/])")
+_AWS_QUERY = re.compile(
+    rb"((?:^|[?&])(?i:X-Amz-Credential|AWSAccessKeyId)=)(" + _ID_OR_PLACEHOLDER + rb")(?=%2[Ff]|/|&|$)"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Tag:
@@ -44,9 +52,15 @@ def is_control(name: bytes) -> bool:
 
 
 def strip(head: Head) -> Head:
-    """The head without anything of ours: control headers, and headers or parameters that hold a placeholder."""
-    kept = tuple((name, value) for name, value in head.headers if not is_control(name) and not _holds(name, value))
-    target = _strip_query(head.target) if PLACEHOLDER in head.target else head.target
+    """
+    The head without anything of ours: control headers, and headers or parameters that hold a placeholder.
+
+    Of a signature of AWS, only the access key id goes.
+    """
+    own = ((name, _without_key_id(name, value)) for name, value in head.headers if not is_control(name))
+    kept = tuple((name, value) for name, value in own if not _holds(name, value))
+    target = _AWS_QUERY.sub(rb"\1", head.target) if b"?" in head.target else head.target
+    target = _strip_query(target) if PLACEHOLDER in target else target
     return replace(head, headers=kept, target=target)
 
 
@@ -86,8 +100,25 @@ def _placeholders(head: Head) -> list[bytes]:
     for name, value in head.headers:
         if not is_control(name):
             found += _PLACEHOLDER.findall(_readable(name, value))
+            if _is_aws(name, value):
+                found += _key_ids(_AWS_HEADER, value)
     query = head.target.partition(b"?")[2]
+    if not query:
+        return found
+    found += _key_ids(_AWS_QUERY, query)
     return found + _PLACEHOLDER.findall(query) if PLACEHOLDER in query else found
+
+
+def _is_aws(name: bytes, value: bytes) -> bool:
+    return value[:3] == b"AWS" and _AUTHORIZATION.fullmatch(name) is not None
+
+
+def _key_ids(pattern: re.Pattern[bytes], text: bytes) -> list[bytes]:
+    return [key_id.removeprefix(PLACEHOLDER) for _, key_id in pattern.findall(text)]
+
+
+def _without_key_id(name: bytes, value: bytes) -> bytes:
+    return _AWS_HEADER.sub(rb"\1", value) if _is_aws(name, value) else value
 
 
 def _holds(name: bytes, value: bytes) -> bool:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from addon import binding
-from addon.binding import FLAGS, SAFE_METHODS, Binding, Placement
+from addon.binding import FLAGS, SAFE_METHODS, Binding, Placement, Role
 from addon.errors import Fault
 
 TEXT = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_size=1, max_size=20)
@@ -21,8 +21,9 @@ BINDING = st.builds(
         st.builds(Placement, where=st.sampled_from(["header", "query"]), name=TEXT, format=TEXT), max_size=4
     ).map(tuple),
     constants=st.lists(st.tuples(TEXT, TEXT), max_size=4).map(tuple),
-    service=st.none() | TEXT,
-    region=st.none() | TEXT,
+    services=st.lists(TEXT, max_size=3).map(tuple),
+    regions=st.lists(TEXT, max_size=3).map(tuple),
+    role=st.none() | st.builds(Role, arn=TEXT, external_id=st.none() | TEXT, seconds=st.integers(1, 43200)),
     flags=st.frozensets(st.sampled_from(sorted(FLAGS))),
 )
 
@@ -33,6 +34,7 @@ PLAIN = Binding(
     flags=frozenset({"private"}),
 )
 STORED = json.loads(PLAIN.dump())
+ROLE = {"arn": "arn:aws:iam::1:role/r", "external_id": None, "seconds": 900}
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -56,6 +58,14 @@ def test_different_bindings_never_share_a_digest(one, other):
 def test_a_binding_that_says_nothing_more_allows_the_safe_methods_on_every_path():
     assert binding.load(Binding(hosts=(("api.test", 443),)).dump()).methods == SAFE_METHODS
     assert not {"TRACE", "CONNECT", "TRACK"} & binding.REGISTERED_METHODS
+
+
+def test_what_was_stored_before_there_were_several_services_is_read_as_it_was_meant():
+    assert b"role" not in PLAIN.dump()
+    one = binding.load(json.dumps(STORED | {"service": "s3", "region": None}).encode())
+    assert (one.services, one.regions, one.role) == (("s3",), (), None)
+    several = binding.load(json.dumps(STORED | {"service": ["s3", "sqs"], "role": ROLE}).encode())
+    assert (several.services, several.role) == (("s3", "sqs"), Role(**ROLE))
 
 
 def unreadable(**changes):
@@ -124,7 +134,17 @@ def test_a_member_given_twice_is_a_fault(member):
         {"constants": "ab"},
         {"service": ""},
         {"service": 1},
+        {"service": ["s3"]},
+        {"service": ["s3", None]},
         {"region": []},
+        {"role": None},
+        {"role": {}},
+        {"role": "arn:aws:iam::1:role/r"},
+        {"role": ROLE | {"arn": None}},
+        {"role": ROLE | {"seconds": True}},
+        {"role": ROLE | {"seconds": 0}},
+        {"role": ROLE | {"external_id": ""}},
+        {"role": ROLE | {"policy": "{}"}},
         {"flags": ""},
         {"flags": {}},
         {"flags": {"private": True}},

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from addon import binding as bindings
 from addon import callers, context, credentials, pipeline, policies, principals, tag
-from addon.binding import Binding
 from addon.callers import key as keys
 from addon.errors import Fault
 from addon.pipeline import Authorized, Refused, Untagged
@@ -32,14 +31,14 @@ def header(outcome, name):
 def test_a_tagged_request_of_the_named_app_gets_the_credential(story):
     outcome = story.decide()
     assert isinstance(outcome, Authorized)
-    head = pipeline.inject(outcome, vault=story.vault)
+    head = pipeline.inject(outcome, vault=story.vault).head
     assert header(head, b"authorization") == [b"Bearer " + story.canary.encode()]
 
 
 def test_no_control_header_survives(story):
     extra = [(b"x-ALTER-reason", b"why"), (b"X_Alter_Context", b"{}"), (b"Proxy-Authorization", b"")]
     request = story.request(headers=[extra[0], extra[1]])
-    head = pipeline.inject(story.decide(request), vault=story.vault)
+    head = pipeline.inject(story.decide(request), vault=story.vault).head
     assert not [name for name, _ in head.headers if tag.is_control(name)]
     assert tag.strip(request.head).headers == ((b"Host", b"api.stripe.test"),)
 
@@ -63,7 +62,7 @@ def test_the_record_of_an_authorized_request_names_everything_but_the_value(stor
 
 def test_rotation_keeps_the_grant_and_the_next_request_carries_the_new_value(story):
     story.vault.secrets.rotate("stripe", values={"token": "sk_live_second"}, now=story.now)
-    head = pipeline.inject(story.decide(), vault=story.vault)
+    head = pipeline.inject(story.decide(), vault=story.vault).head
     assert header(head, b"authorization") == [b"Bearer sk_live_second"]
 
 
@@ -111,7 +110,7 @@ def test_a_bad_tag_is_refused(story, headers, expected):
 def test_a_placeholder_is_the_tag_and_never_leaves(story, place):
     placeholder = b"alter_grant_" + story.grants["stripe"].encode()
     outcome = story.decide(grant=None, **place(placeholder))
-    head = pipeline.inject(outcome, vault=story.vault)
+    head = pipeline.inject(outcome, vault=story.vault).head
     assert header(head, b"authorization") == [b"Bearer " + story.canary.encode()]
     assert b"alter_grant_" not in repr(head).encode()
     assert base64.b64encode(b"user:alter_grant")[:16] not in repr(head).encode()
@@ -423,9 +422,7 @@ def test_a_changed_row_opens_nothing(story, change, host):
 def test_a_missing_field_refuses(story):
     outcome = story.decide()
     with pytest.raises((Fault, KeyError)):
-        credentials.kind("bearer").apply(
-            outcome.head, binding=Binding(hosts=(("a.test", 443),)), values={}, target=outcome.target, body_sha256=None
-        )
+        outcome.plan.apply({}, target=outcome.target, body_sha256=None)
 
 
 # ── whatever is sent ─────────────────────────────────────────────────────────────────────────────────────────────────

@@ -92,6 +92,14 @@ PLACES = {
 }
 
 
+LEFT = {
+    "aws credential": (
+        (b"Authorization", b"AWS4-HMAC-SHA256 Credential=/20270101/eu-west-1/s3/aws4_request, Signature=0"),
+    )
+}
+"""The scope of a signature stays: it says which region is meant. The kind removes it."""
+
+
 @pytest.mark.parametrize("place", PLACES)
 def test_a_placeholder_names_the_grant_wherever_a_client_puts_its_key(place):
     assert tag.find(PLACES[place](placeholder())) == Tag(ID, placeholder=True)
@@ -100,8 +108,8 @@ def test_a_placeholder_names_the_grant_wherever_a_client_puts_its_key(place):
 @pytest.mark.parametrize("place", PLACES)
 def test_a_placeholder_takes_its_credential_with_it(place):
     stripped = tag.strip(PLACES[place](placeholder()))
-    assert stripped.headers == ()
-    assert stripped.target in {b"/", b"/a?b=c&d=%20", b"/a?X-Amz-Date=0"}
+    assert stripped.headers == LEFT.get(place, ())
+    assert stripped.target in {b"/", b"/a?b=c&d=%20", b"/a?X-Amz-Credential=%2F20270101&X-Amz-Date=0"}
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -120,6 +128,48 @@ def test_one_grant_may_stand_in_two_places_but_two_grants_may_not():
     assert tag.find(same) == Tag(ID, placeholder=True)
     assert refusal(head((b"A", placeholder()), target=b"/?k=" + placeholder(OTHER))) == "tag_repeated"
     assert refusal(head((b"A", placeholder() + b" " + placeholder(OTHER)))) == "tag_repeated"
+
+
+ACCESS_KEY_IDS = {
+    "header": (lambda k: head((b"authorization", b"AWS4-HMAC-SHA256 Credential=" + k + b"/2027/eu/s3/aws4_request,Signature=0"))),
+    "header, version 4a": (lambda k: head((b"Authorization", b"AWS4-ECDSA-P256-SHA256 SignedHeaders=host, Credential=" + k + b"/2027/s3/aws4_request"))),
+    "header, version 2": (lambda k: head((b"Authorization", b"AWS " + k + b":c2ln"))),
+    "url": (lambda k: head(target=b"/a?X-Amz-Credential=" + k + b"%2f2027&X-Amz-Signature=0")),
+    "url in lower case": (lambda k: head(target=b"/a?b&x-amz-credential=" + k + b"/2027")),
+    "url, version 2": (lambda k: head(target=b"/a?AWSAccessKeyId=" + k + b"&Signature=c2ln&Expires=1")),
+    "url, version 2, last": (lambda k: head(target=b"/a?Signature=c2ln&Expires=1&AWSAccessKeyId=" + k)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("given", [ID.encode(), placeholder()], ids=["id", "placeholder"])
+@pytest.mark.parametrize("place", ACCESS_KEY_IDS)
+def test_an_access_key_id_of_aws_may_be_the_grant_itself_and_goes_alone(place, given):
+    request = ACCESS_KEY_IDS[place](given)
+    assert tag.find(request) == Tag(ID, placeholder=True)
+    assert tag.strip(request) == ACCESS_KEY_IDS[place](b"")
+
+
+@pytest.mark.parametrize(
+    "request_head",
+    [
+        *(make(key) for make in ACCESS_KEY_IDS.values() for key in (b"AKIAIOSFODNN7EXAMPLE", b"dummy", ID.encode()[:-1])),
+        head((b"Authorization", b"Bearer " + ID.encode())),
+        head((b"X-Other", b"AWS4-HMAC-SHA256 Credential=" + ID.encode() + b"/2027/eu/s3/aws4_request")),
+        head(target=b"/?id=" + ID.encode()),
+        head(target=b"/?MyX-Amz-Credential=" + ID.encode()),
+        head(target=b"/X-Amz-Credential=" + ID.encode() + b"/"),
+    ],
+    ids=lambda h: str(h.headers or h.target)[:60],
+)  # fmt: skip
+def test_ids_elsewhere_and_other_access_key_ids_are_no_tag(request_head):
+    assert tag.find(request_head) is None
+    assert tag.strip(request_head) == request_head
+
+
+def test_two_access_key_ids_are_two_tags():
+    other = ID.replace("0b", "1b").encode()
+    request = ACCESS_KEY_IDS["header"](ID.encode())
+    assert refusal(Head("GET", b"/?X-Amz-Credential=" + other + b"/", request.headers)) == "tag_repeated"
 
 
 @pytest.mark.parametrize("headers", [(), (GRANT,)], ids=["alone", "beside a tag"])

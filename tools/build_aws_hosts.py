@@ -1,4 +1,3 @@
-# ruff: noqa: INP001, T201, RUF071
 """
 Writes addon/credentials/aws_hosts.json and aws_minting.json from the installed botocore.
 
@@ -105,7 +104,7 @@ def _prefixes(operations: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     for operation in operations:
         static = operation["http"]["requestUri"].partition("{")[0]
         paths.setdefault((operation.get("endpoint") or {}).get("hostPrefix", ""), []).append(static)
-    return {prefix: os.path.commonprefix(starts).rstrip("/") for prefix, starts in paths.items()}
+    return {prefix: os.path.commonpath(starts or ["/"]).rstrip("/") for prefix, starts in paths.items()}
 
 
 def _static_parameters(operation: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:

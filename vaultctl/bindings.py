@@ -25,13 +25,14 @@ class Typed(TypedDict):
     query_params: tuple[str, ...]
     formats: tuple[str, ...]
     constants: tuple[str, ...]
-    service: str | None
-    region: str | None
+    services: tuple[str, ...]
+    regions: tuple[str, ...]
     private: bool | None
+    minting: bool | None
 
 
 def options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Everything in Typed but `private`, which the two commands word differently."""
+    """Everything in Typed but `private` and `minting`, which the two commands word differently."""
     for option in reversed(_OPTIONS):
         function = option(function)
     return function
@@ -49,16 +50,17 @@ _OPTIONS = (
     _many("--query-param", "query_params", "NAME", "Write the value into this query parameter."),
     _many("--format", "formats", "TEXT", "What is written, with {field} markers; one for each header, then parameter."),
     _many("--constant", "constants", "'NAME: VALUE'", "A header to add unless the caller sends it; not a secret."),
-    click.option("--service", metavar="S", help="sigv4: sign for this AWS service only. Otherwise the host tells."),
-    click.option("--region", metavar="R", help="sigv4: sign for this AWS region only. Otherwise the host tells."),
+    _many("--service", "services", "S", "sigv4: sign for this AWS service only. Otherwise the host tells."),
+    _many("--region", "regions", "R", "sigv4: sign for this AWS region only. Otherwise the host tells."),
 )
 
 
 def change(binding: Binding, typed: Typed, *, kind: str) -> Binding:
     """The binding with what was typed in the place of what it had. Raises Usage."""
-    if kind != "sigv4" and (typed["service"] or typed["region"]):
+    if kind != "sigv4" and (typed["services"] or typed["regions"] or typed["minting"]):
         raise Usage(
-            f"a secret of kind {kind} is not for one AWS service", hint="--service and --region go with --kind sigv4"
+            f"a secret of kind {kind} does not sign for AWS",
+            hint="--service, --region and --allow-credential-minting go with --kind sigv4",
         )
     changes: dict[str, Any] = {
         "hosts": tuple(dict.fromkeys(map(parse_pattern, typed["hosts"]))),
@@ -66,15 +68,23 @@ def change(binding: Binding, typed: Typed, *, kind: str) -> Binding:
         "paths": parse_paths(typed["paths"]),
         "placements": _placements(typed, kind=kind),
         "constants": tuple(map(placement.parse_constant, typed["constants"])),
-        "service": typed["service"],
-        "region": typed["region"],
+        "services": tuple(dict.fromkeys(typed["services"])),
+        "regions": tuple(dict.fromkeys(typed["regions"])),
     }
-    if typed["private"] is not None:
-        changes["flags"] = binding.flags - {"private"} | ({"private"} if typed["private"] else frozenset())
-    changed = replace(binding, **{name: value for name, value in changes.items() if value or name == "flags"})
+    changed = replace(
+        binding,
+        flags=_flags(binding.flags, {"private": typed["private"], "allow-credential-minting": typed["minting"]}),
+        **{name: value for name, value in changes.items() if value},
+    )
     if not changed.hosts:
         raise Usage("no host is named", hint="say where the secret may go, as in --host api.example.com")
     return changed
+
+
+def _flags(had: frozenset[str], typed: dict[str, bool | None]) -> frozenset[str]:
+    """Those it had, less those that were taken back, and those that were given."""
+    taken = {name for name, given in typed.items() if given is False}
+    return (had - taken) | {name for name, given in typed.items() if given}
 
 
 def _placements(typed: Typed, *, kind: str) -> tuple[Placement, ...]:

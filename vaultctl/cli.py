@@ -27,7 +27,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "secret": ("secret:secret", "Credentials, sealed in the vault."),
     "app": ("caller:app", "Applications that call through the proxy, and their keys."),
     "agent": ("caller:agent", "AI agents and workers that call under names of their own, and their keys."),
+    "idp": ("idp:idp", "Identity providers, whose tokens prove who a user is."),
     "grant": ("grant:grant", "Who may use which secret, how and until when."),
+    "delegation": ("delegation:delegation", "What users let agents do with their access, and until when."),
     "audit": ("audit:audit", "What went through the proxy, and whether the log is whole."),
     "provider": ("provider:provider", "The catalog of known APIs."),
     "import": ("import_:import_", "Store the keys of a .env file under the providers they belong to."),
@@ -37,7 +39,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "migrate": ("backup:migrate", "Bring a vault of an older format up to date."),
     "run": ("run:run", "Run a program through the proxy, with a short-lived key."),
     "env": ("run:env", "Print the environment that `run` would give, with a new key in it."),
-    "demo": ("demo:demo", "See it work: a throw-away vault, the real proxy and a local upstream that takes nothing but the right credential."),
+    "demo": (
+        "demo:demo",
+        "See it work: a throw-away vault, the real proxy and a local upstream that takes nothing but the right credential.",
+    ),
 }
 """Name → (module:attribute in vaultctl.commands, short help)."""
 

@@ -1,6 +1,7 @@
 """What may be told about a secret: for programs, and for people."""
 
 from collections.abc import Iterator
+from dataclasses import asdict
 
 from addon.binding import Binding
 from addon.vault.secrets import Secret
@@ -32,8 +33,9 @@ def document(each: Secret) -> dict[str, object]:
         "paths": list(binding.paths),
         "placements": [{"where": p.where, "name": p.name, "format": p.format} for p in binding.placements],
         "constants": [{"name": name, "value": value} for name, value in binding.constants],
-        "service": binding.service,
-        "region": binding.region,
+        "services": list(binding.services),
+        "regions": list(binding.regions),
+        "role": asdict(binding.role) if binding.role else None,
         "flags": sorted(binding.flags),
         "versions": [
             {
@@ -56,7 +58,10 @@ def lines(each: Secret) -> Iterator[tuple[str, object]]:
     yield "placements", [f"{p.where} {p.name}: {p.format}" for p in binding.placements]
     yield "constants", [f"{name}: {value}" for name, value in binding.constants]
     if each.kind == "sigv4":
-        yield "scope", f"service {binding.service or 'by host'}, region {binding.region or 'by host'}"
+        services, regions = (" or ".join(names) or "by host" for names in (binding.services, binding.regions))
+        yield "scope", f"service {services}, region {regions}"
+        if binding.role:
+            yield "role", f"{binding.role.arn}, sessions of {binding.role.seconds} s"
     yield "flags", sorted(binding.flags)
     for version in each.versions:
         state = "current" if version.version == each.current else "kept"

@@ -49,7 +49,8 @@ def read(fields: Sequence[Field], *, given: Sequence[str], fields_from: str | No
             raise Usage(f"the field {name} is given twice", hint="give each field once")
         found[name] = check(name, value)
     missing = [field for field in fields if field.name not in found]
-    found |= _asked(missing) if sys.stdin.isatty() and missing else _piped(missing, note)
+    if not found or any(field.required for field in missing):
+        found |= _asked(missing) if sys.stdin.isatty() else _piped(missing, note)
     return {field.name: found[field.name] for field in fields if field.name in found}
 
 
@@ -146,6 +147,8 @@ def _piped(fields: Sequence[Field], note: Note) -> dict[str, str]:
 def _read(source: str, *, what: str, note: Note) -> str:
     """A file or stdin as text. The name is not repeated: people put values where file names belong."""
     limit = 16 * LIMIT
+    if source == "-" and sys.stdin.isatty():
+        raise Usage("a value typed here would be shown", hint="leave the option out, and be asked for it hidden")
     try:
         if source == "-":
             data = sys.stdin.buffer.read(limit + 1)

@@ -94,7 +94,16 @@ def ocsf(record: Row) -> dict[str, object]:
         "resources": [{"type": "secret", "name": record["secret"]}] if record["secret"] else [],
         "unmapped": {
             name: record[name]
-            for name in ("decision", "principal", "grant_id", "version", "policy", "context", "trace_id")
+            for name in (
+                "decision",
+                "principal",
+                "grant_id",
+                "delegation_id",
+                "version",
+                "policy",
+                "context",
+                "trace_id",
+            )
         },
     }
     return _without_empty(event)

@@ -28,7 +28,7 @@ _CLOCK_TOLERANCE = 60.0
 
 class Stream:
     """
-    An open stream. One thread at a time.
+    An open stream, for one thread; only `sync` may run in another.
 
     Raises Locked if the folder or a file in it is unsafe or cannot be written, or if `now` is more than a minute before
     the last line (the clock was set back: expired grants would live again); Corrupt if the last line does not fit.
@@ -39,6 +39,7 @@ class Stream:
         self._segment_bytes = segment_bytes
         self._descriptor = -1
         self._unsure = False
+        self._end: tuple[int, bytes, int]
         try:
             files.make_folder(folder)
             self.slot, self._lock = _claim(folder)
@@ -59,15 +60,47 @@ class Stream:
 
         Raises Fault(audit_unavailable); whatever part was written is taken away again, at the latest by the next call.
         """
+        self.write(entries, now=now)
+        try:
+            if durable:
+                self.sync()
+        except Fault:
+            self.take_back()
+            raise
+        self.keep()
+
+    def write(self, entries: Iterable[bytes], *, now: float) -> None:
+        """
+        Add lines, all or none, that are not part of the stream before `keep`. Raises Fault as `append`.
+
+        Each call is followed by `keep` or `take_back`, before the next one and after a `sync` that may be wanted.
+        """
         try:
             self._restore()
             if self._size >= self._segment_bytes:
                 self._begin(self._stream, seq=self._seq, previous=self._previous, now=now)
-            self._write(entries, durable=durable)
+            self._write(entries)
         except OSError as error:
-            raise Fault("audit_unavailable", _reason(error)) from error
+            raise _fault(error) from error
         except Locked as error:
             raise Fault("audit_unavailable", error.message) from error
+
+    def sync(self) -> None:
+        """Wait until what was written has reached the disk. May run in another thread. Raises Fault."""
+        try:
+            _sync(self._descriptor)
+        except OSError as error:
+            raise _fault(error) from error
+
+    def keep(self) -> None:
+        """The lines last written are part of the stream."""
+        self._seq, self._previous, self._size = self._end
+
+    def take_back(self) -> None:
+        """The lines last written, or whatever part of them was, go away: now, or else before the next are written."""
+        self._unsure = True
+        with contextlib.suppress(OSError, Fault):
+            self._restore()
 
     def close(self) -> None:
         """Give the slot up. A second call does nothing."""
@@ -95,7 +128,9 @@ class Stream:
         self._stream, self._seq, self._previous, self._size = last.stream, last.seq + 1, last.digest, last.end
         if last.size > last.end:
             os.ftruncate(self._descriptor, last.end)
-            self._write([entry.note("recovered", now=now, bytes=last.size - last.end)], durable=True)
+            self._write([entry.note("recovered", now=now, bytes=last.size - last.end)])
+            _sync(self._descriptor)
+            self.keep()
 
     def _begin(self, stream: str, *, seq: int, previous: bytes, now: float) -> None:
         """Start the next segment, durably, and only then leave the one before."""
@@ -116,7 +151,7 @@ class Stream:
         self._descriptor = descriptor
         self._stream, self._seq, self._previous, self._size = stream, seq + 1, digest, len(line)
 
-    def _write(self, entries: Iterable[bytes], *, durable: bool) -> None:
+    def _write(self, entries: Iterable[bytes]) -> None:
         lines, previous = [], self._previous
         for seq, members in enumerate(entries, start=self._seq):
             line, previous = entry.link(members, seq=seq, previous=previous)
@@ -124,16 +159,10 @@ class Stream:
         data = b"".join(lines)
         try:
             _write_all(self._descriptor, data)
-            if durable:
-                _sync(self._descriptor)
         except OSError:
-            self._unsure = True
-            with contextlib.suppress(OSError, Fault):
-                self._restore()
+            self.take_back()
             raise
-        self._seq += len(lines)
-        self._previous = previous
-        self._size += len(data)
+        self._end = self._seq + len(lines), previous, self._size + len(data)
 
     def _restore(self) -> None:
         """Make sure that the file ends where the last good line does, and that it is still the file in the folder."""
@@ -170,6 +199,10 @@ def _sync(descriptor: int) -> None:
         fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)  # fsync there stops at the cache of the drive
     else:
         os.fdatasync(descriptor)
+
+
+def _fault(error: OSError) -> Fault:
+    return Fault("audit_unavailable", _reason(error))
 
 
 def _reason(error: OSError) -> str:

@@ -1,17 +1,21 @@
 """
-Many requests, one thread, one fsync.
+Many requests, one write, one sync.
 
-Whatever is waiting when the disk is free is written together: the more requests there are, the less each one pays.
-A record that cannot be kept is a Fault for whoever waits for it, and the next one tries again.
+    handed over ── write ──► batch ── sync ──► acknowledged
+
+Everything happens in the thread of the loop, once per turn of it, but for waiting for the disk: a thread does that and
+nothing else, since whatever Python it ran would hold up the loop. What is handed over while it waits becomes the next
+batch: the more requests there are, the less each one pays. A record that cannot be kept is a Fault for whoever waits for
+it, and the next one tries again.
 """
 
 import asyncio
 import contextlib
 import logging
 import threading
-import time
+from collections.abc import Callable
 from pathlib import Path
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 
 from addon.audit import entry
 from addon.audit.stream import SEGMENT_BYTES, Stream
@@ -32,7 +36,7 @@ _Item = tuple[bytes, _Waiter | None]
 
 class Writer:
     """
-    The audit log of this process.
+    The audit log of this process, for the thread of its loop.
 
     Opening it claims a stream in `folder` and raises what `Stream` raises. Make it after forking.
     """
@@ -43,15 +47,17 @@ class Writer:
         if durability not in DURABILITIES:
             raise Usage(f"unknown audit durability {durability!r}", hint=f"one of: {', '.join(DURABILITIES)}")
         self._clock = clock
-        self._durable = durability == "power"
         self._stream = Stream(folder, now=clock(), segment_bytes=segment_bytes)
-        self._queue: SimpleQueue[_Item | None] = SimpleQueue()
-        self._gate = threading.Lock()
+        self._disk = _Disk(self._stream, wake=self._wake) if durability == "power" else None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._handed_over: list[_Item] = []
+        self._due = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._batch: list[_Item] = []
+        self._begun = 0.0
         self._closed = False
         self._lost = 0
         self._lost_since = 0.0
-        self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
-        self._thread.start()
 
     @property
     def available(self) -> bool:
@@ -59,96 +65,146 @@ class Writer:
         return not self._lost and not self._closed
 
     def record(self, record: Record) -> asyncio.Future[None]:
-        """Await it: the record is kept when it returns. Raises Fault(audit_unavailable). For the thread of a loop."""
-        waiter: _Waiter = asyncio.get_running_loop().create_future()
-        self._put(record, waiter)
+        """Await it: the record is kept when it returns. Raises Fault(audit_unavailable)."""
+        self._loop = asyncio.get_running_loop()
+        waiter: _Waiter = self._loop.create_future()
+        self._hand_over(record, waiter)
+        if not self._due:
+            self._due = True
+            self._loop.call_soon(self._advance)
         return waiter
 
     def post(self, record: Record) -> None:
-        """Hand a record over without waiting: in its turn, but if it cannot be written it is only counted as lost."""
-        self._put(record, None)
+        """
+        Hand a record over without waiting: in its turn, but if it cannot be written it is only counted as lost.
+
+        It goes with the next record that somebody waits for, or after a moment; where no loop runs, when closing.
+        """
+        self._hand_over(record, None)
+        if self._timer is None:
+            with contextlib.suppress(RuntimeError):
+                self._loop = asyncio.get_running_loop()
+                self._timer = self._loop.call_later(_LINGER, self._linger_no_more)
 
     def close(self) -> None:
         """Write what was handed over, then give the stream up. From now on `record` and `post` raise Fault."""
-        with self._gate:
-            if not self._closed:
-                self._closed = True
-                self._queue.put(None)
-        self._thread.join()
-
-    def _put(self, record: Record, waiter: _Waiter | None) -> None:
-        line = entry.record(record)
-        with self._gate:
-            if self._closed:
-                raise Fault("audit_unavailable", "the audit log is closed")
-            self._queue.put((line, waiter))
-
-    def _run(self) -> None:
-        closing = False
-        while not closing:
-            taken = self._take()
-            closing = taken[-1] is None
-            batch = [each for each in taken if each is not None]
-            if batch:
-                self._commit(batch)
+        if self._closed:
+            return
+        self._closed = True
+        if self._disk is not None:
+            self._disk.close()
+            if self._batch:
+                self._end(self._disk.failure)
+        if self._handed_over and self._begin():
+            self._end(self._disk.wait() if self._disk is not None else None)
         self._stream.close()
 
-    def _take(self) -> list[_Item | None]:
-        """What has been handed over. Records nobody waits for stay a moment, to share the write of one somebody does."""
-        taken = fresh = self._drain(timeout=None)
-        deadline = time.monotonic() + _LINGER
-        while fresh and all(each is not None and each[1] is None for each in fresh):
-            fresh = self._drain(timeout=max(0.0, deadline - time.monotonic()))
-            taken = taken + fresh
-        return taken
+    def _hand_over(self, record: Record, waiter: _Waiter | None) -> None:
+        if self._closed:
+            raise Fault("audit_unavailable", "the audit log is closed")
+        self._handed_over.append((entry.record(record), waiter))
 
-    def _drain(self, *, timeout: float | None) -> list[_Item | None]:
-        try:
-            first = self._queue.get(timeout=timeout)
-        except Empty:
-            return []
-        return [first, *(self._queue.get() for _ in range(self._queue.qsize()))]
+    def _linger_no_more(self) -> None:
+        self._timer = None
+        self._due = bool(self._handed_over)
+        self._advance()
 
-    def _commit(self, batch: list[_Item]) -> None:
-        entries = [line for line, _ in batch]
-        failure, now = None, self._lost_since
+    def _wake(self) -> None:
+        """The disk is free: called from its thread."""
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                self._loop.call_soon_threadsafe(self._advance)
+
+    def _advance(self) -> None:
+        """End the batch that has reached the disk, then begin the next one if it is due and the disk is free."""
+        if self._closed:
+            return
+        if self._batch and self._disk is not None and not self._disk.busy:
+            self._end(self._disk.failure)
+        if self._due and not self._batch and self._begin():
+            if self._disk is None:
+                self._end(None)
+            else:
+                self._disk.sync()
+
+    def _begin(self) -> bool:
+        """Write what was handed over, as the batch under way. False if that failed, and ended it."""
+        self._batch, self._handed_over, self._due = self._handed_over, [], False
+        entries = [line for line, _ in self._batch]
         try:
-            now = self._clock()
+            self._begun = self._clock()
             if self._lost:
-                entries.insert(0, self._confession(now))
-            self._stream.append(entries, now=now, durable=self._durable)
+                entries.insert(0, self._confession())
+            self._stream.write(entries, now=self._begun)
         except Exception as error:  # noqa: BLE001  whatever went wrong, nobody may believe that it was kept
-            failure = str(error)
-            if not self._lost:
-                self._lost_since = now
-                _log.error("audit stream %02d: %s; requests are refused", self._stream.slot, failure)
-            self._lost += len(batch)
+            self._settle(str(error))
+            return False
+        return True
+
+    def _end(self, failure: str | None) -> None:
+        """The batch under way has reached the disk, or has failed to."""
+        if failure is None:
+            self._stream.keep()
         else:
+            self._stream.take_back()
+        self._settle(failure)
+
+    def _settle(self, failure: str | None) -> None:
+        batch, self._batch = self._batch, []
+        if failure is None:
             if self._lost:
                 _log.warning("audit stream %02d is written again; %d records were lost", self._stream.slot, self._lost)
             self._lost = 0
-        _settle([waiter for _, waiter in batch if waiter is not None], failure)
-
-    def _confession(self, now: float) -> bytes:
-        """The log says of itself what is missing in it."""
-        return entry.note("resumed", now=now, lost=self._lost, since=entry.timestamp(self._lost_since))
-
-
-def _settle(waiters: list[_Waiter], failure: str | None) -> None:
-    """Wake everybody, with one call into each loop."""
-    loops: dict[asyncio.AbstractEventLoop, list[_Waiter]] = {}
-    for waiter in waiters:
-        loops.setdefault(waiter.get_loop(), []).append(waiter)
-    for loop, group in loops.items():
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(_resolve, group, failure)
-
-
-def _resolve(waiters: list[_Waiter], failure: str | None) -> None:
-    for waiter in waiters:
-        if waiter.done():
-            continue
-        if failure is None:
-            waiter.set_result(None)
         else:
-            waiter.set_exception(Fault("audit_unavailable", failure))
+            if not self._lost:
+                self._lost_since = self._begun
+                _log.error("audit stream %02d: %s; requests are refused", self._stream.slot, failure)
+            self._lost += len(batch)
+        for _, waiter in batch:
+            if waiter is None or waiter.done():
+                continue
+            if failure is None:
+                waiter.set_result(None)
+            else:
+                waiter.set_exception(Fault("audit_unavailable", failure))
+
+    def _confession(self) -> bytes:
+        """The log says of itself what is missing in it."""
+        return entry.note("resumed", now=self._begun, lost=self._lost, since=entry.timestamp(self._lost_since))
+
+
+class _Disk:
+    """The thread that waits for the disk, and then calls `wake`. `failure` is what came of it; None if all is well."""
+
+    def __init__(self, stream: Stream, *, wake: Callable[[], None]) -> None:
+        self._stream = stream
+        self._wake = wake
+        self._calls: SimpleQueue[bool] = SimpleQueue()
+        self.busy = False
+        self.failure: str | None = None
+        self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
+        self._thread.start()
+
+    def sync(self) -> None:
+        """Begin to wait for what was written to the stream. Only when not busy."""
+        self.busy = True
+        self._calls.put(True)
+
+    def close(self) -> None:
+        """Come to an end, once the wait under way is over."""
+        self._calls.put(False)
+        self._thread.join()
+
+    def wait(self) -> str | None:
+        """Wait here and now."""
+        try:
+            self._stream.sync()
+        except Exception as error:  # noqa: BLE001  whatever went wrong, nobody may believe that it was kept
+            return str(error)
+        return None
+
+    def _run(self) -> None:
+        while self._calls.get():
+            self.failure = self.wait()
+            self.busy = False
+            self._wake()

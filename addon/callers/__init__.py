@@ -1,6 +1,7 @@
-"""How a request proves who is calling: by the key of an app or an agent."""
+"""How a request proves who is calling: by the key of an app or an agent, and beside it the token of a user."""
 
 from addon.callers.identity import identify
 from addon.callers.proof import Proof, find
+from addon.callers.user import KeySource, authenticate, find_token
 
-__all__ = ["Proof", "find", "identify"]
+__all__ = ["KeySource", "Proof", "authenticate", "find", "find_token", "identify"]

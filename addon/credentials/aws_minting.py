@@ -53,10 +53,13 @@ _HARMLESS_BODIES = {
     ),
     "iam": frozenset[str](),
 }
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9]*")
 _RPC_PATH = re.compile(r"/service/[^/]+/operation/([^/]+)")
 
 
 class _Minting(NamedTuple):
+    """Names in lower case, and (method, path) pairs."""
+
     operations: frozenset[str]
     routes: list[tuple[str, re.Pattern[str]]]
 
@@ -86,7 +89,7 @@ def check(
         raise Refusal("credential_minting")
     if not minting.routes:
         names = [*_targets(headers), *_RPC_PATH.findall(resource), *actions]
-        if not names or minting.operations.intersection(names):
+        if not names or any(not _NAME.fullmatch(n) or n.lower() in minting.operations for n in names):
             raise Refusal("credential_minting")
     return None
 
@@ -94,6 +97,11 @@ def check(
 def _targets(headers: Headers) -> list[str]:
     values = [v.decode("latin-1").strip() for n, v in headers if n.lower() == b"x-amz-target"]
     return [part.rpartition(".")[2].strip() for value in values for part in value.split(",")]
+
+
+def load() -> None:
+    """Read the table, once."""
+    _table()
 
 
 @functools.cache
@@ -104,7 +112,7 @@ def _table() -> dict[str, _Minting]:
         entry = raw.get(service, {"operations": [], "routes": []})
         routes = [*entry["routes"], *_MORE_ROUTES.get(service, [])]
         table[service] = _Minting(
-            operations=frozenset([*entry["operations"], *_MORE_OPERATIONS.get(service, [])]),
+            operations=frozenset(n.lower() for n in (*entry["operations"], *_MORE_OPERATIONS.get(service, []))),
             routes=[(method, _route(uri)) for method, uri in routes],
         )
     return table

@@ -26,7 +26,7 @@ _V4 = frozenset({
     "x-amz-signedheaders",
 })  # fmt: skip
 _V2 = frozenset({"AWSAccessKeyId", "Expires", "Signature"})
-_SCOPE = re.compile(r"[^/]+/[0-9]{8}/([^/]+)/([^/]+)/aws4_request")
+_SCOPE = re.compile(r"[^/]*/[0-9]{8}/([^/]+)/([^/]+)/aws4_request")
 _SECONDS = re.compile(r"[1-9][0-9]{0,5}")
 _DEADLINE = re.compile(r"[0-9]{1,11}")
 _DATE = re.compile(r"[0-9]{8}T[0-9]{6}Z")
@@ -54,8 +54,7 @@ def read(query: Iterable[Pair], *, s3: bool) -> Presigned | None:
     if "x-amz-signature" in v4:
         return _read_v4(v4)
     v2 = _values(query, _V2, fold=False)
-    # On S3 the access key id may be gone: where it stood in for the grant, it came off with the tag.
-    if not ("Signature" in v2 and ("AWSAccessKeyId" in v2 or (s3 and "Expires" in v2))):
+    if not ("Signature" in v2 and "AWSAccessKeyId" in v2):
         return None
     deadline = v2.get("Expires", [])
     if not s3 or len(deadline) != 1 or not _DEADLINE.fullmatch(deadline[0]):

@@ -132,49 +132,70 @@ def scope(
     host: str,
     *,
     path: bytes = b"/",
-    service: str | None = None,
-    region: str | None = None,
+    services: Sequence[str] = (),
+    regions: Sequence[str] = (),
     client_scope: tuple[str, str] | None = None,
 ) -> Scope:
     """
     The scope for a normalised host.
 
-    `service` and `region` are what the binding names: they stand, and an AWS host that says otherwise is refused
-    (`signing_scope_not_bound`). `client_scope` is the (service, region) of the client's own signature; its region counts
-    only where neither the host nor the binding says one. Raises Refusal with `signing_scope_unknown` when nothing says
-    it, and with `signing_unsupported` for hosts that want another signature than SigV4.
+    `services` and `regions` are what the binding names, if anything: nothing else is signed for
+    (`signing_scope_not_bound`). `client_scope` is the (service, region) of the client's own signature, which decides only
+    between what the binding names, and where neither host nor binding says a region. Raises Refusal with
+    `signing_scope_unknown` when nothing says it, and with `signing_unsupported` for hosts that want another signature
+    than SigV4.
     """
+    claimed_service, claimed_region = client_scope or (None, None)
     found = _find(host)
-    if found is None:
-        found = Found({"": service} if service else {}, None)
-    named = found.service(path)
+    named = found.service(path) if found else _choose(services, claimed_service)
     if named is None:
         raise Refusal("signing_scope_unknown")
     if named == _NOT_V4:
         raise Refusal("signing_unsupported")
-    if (service and service != named) or (region and found.region and region != found.region):
+    if services and named not in services:
         raise Refusal("signing_scope_not_bound")
-    claimed = client_scope[1] if client_scope and client_scope[0] == named else None
-    chosen = found.region or region or claimed or found.default
-    if chosen is None or not _REGION.fullmatch(chosen):
+    if claimed_service != named:
+        claimed_region = None
+    region, default = (found.region, found.default) if found else (None, None)
+    if region is None:
+        region = (_choose(regions, claimed_region) if regions else claimed_region) or default
+    if region is None or not _REGION.fullmatch(region):
         raise Refusal("signing_scope_unknown")
-    return Scope(named, chosen)
+    if regions and region not in regions:
+        raise Refusal("signing_scope_not_bound")
+    return Scope(named, region)
 
 
-def conflict(pattern: str, *, service: str | None, region: str | None) -> str | None:
-    """What is wrong with a host of a binding beside that service and region, in words; None if they can be signed."""
+def _choose(bound: Sequence[str], claimed: str | None) -> str | None:
+    """The only name bound, or the one of several that the client claims. Raises Refusal for a claim beyond them."""
+    if len(bound) < 2:
+        return bound[0] if bound else None
+    if claimed is not None and claimed not in bound:
+        raise Refusal("signing_scope_not_bound")
+    return claimed
+
+
+def conflict(pattern: str, *, services: Sequence[str], regions: Sequence[str]) -> str | None:
+    """What is wrong with a host of a binding beside those names, in words; None if it can be signed for."""
     if pattern.startswith("*."):
         return None
     found = _find(pattern)
     if found is None:
-        return None if service else "is not a host of AWS, so it does not say the service to sign for"
-    if _NOT_V4 in found.services.values():
+        return None if services else "is not a host of AWS, so it does not say the service to sign for"
+    offered = found.services.values()
+    if _NOT_V4 in offered:
         return f"is {_NOT_V4}"
-    if service and service not in found.services.values():
-        return f"belongs to the service {' or '.join(found.services.values())}, not to {service}"
-    if region and found.region and region != found.region:
-        return f"lies in the region {found.region}, not in {region}"
+    if services and not set(offered).intersection(services):
+        return f"belongs to the service {' or '.join(offered)}, not to {' or '.join(services)}"
+    if regions and found.region and found.region not in regions:
+        return f"lies in the region {found.region}, not in {' or '.join(regions)}"
     return None
+
+
+def region_of(pattern: str) -> str | None:
+    """The region that a host of a binding says by itself, if it does."""
+    found = _find(pattern.replace("*", "any", 1))
+    return found.region if found else None
 
 
 @functools.lru_cache(maxsize=1024)
@@ -254,6 +275,12 @@ def read(raw: Mapping[str, Any]) -> Table:
         templates={t: names if isinstance(names, dict) else {"": names} for t, names in raw["templates"].items()},
         hosts={host: (service, region) for host, (service, region) in raw["hosts"].items()},
     )
+
+
+def load() -> None:
+    """Read the table and compile the rules, once."""
+    _table()
+    _compiled()
 
 
 @functools.cache

@@ -8,17 +8,21 @@ are not UTF-8 and treats Unicode blanks as blanks. `add_auth` is never called: i
 
 import functools
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+from addon.credentials import placement
 from addon.credentials.aws_scope import Scope
 
 if TYPE_CHECKING:
     from botocore.auth import SigV4Auth
 
 ALGORITHM = "AWS4-HMAC-SHA256"
+
+_KEY_ID = re.compile(r"[!-+.0-<>-~-]+")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -28,6 +32,15 @@ class Key:
     access_key: str
     secret_key: str
     token: str | None = None
+
+
+def problem(field: str, value: str) -> str | None:
+    """What is wrong with the value of a field of a key, in words; None if it can be written."""
+    if found := placement.unwritable(value):
+        return found
+    if field == "access_key_id" and not _KEY_ID.fullmatch(value):
+        return "holds a blank, a comma, '=' or '/'"
+    return None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -90,6 +103,11 @@ def authorization(request: Signable, *, key: Key, scope: Scope) -> str:
         f"{ALGORITHM} Credential={credential(request, key=key, scope=scope)}, "
         f"SignedHeaders={signed_headers(request.headers)}, Signature={sign(request, key=key, scope=scope).signature}"
     )
+
+
+def load() -> None:
+    """Import botocore's signers, once."""
+    _signers()
 
 
 @functools.cache

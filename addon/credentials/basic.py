@@ -14,7 +14,6 @@ from typing import ClassVar
 
 from addon.binding import Binding, Placement
 from addon.credentials import placement
-from addon.credentials.kind import Target
 from addon.errors import Fault, Usage
 from addon.model import Head, Values
 
@@ -44,15 +43,7 @@ class Basic(placement.Placed):
         if len(_encode(binding, values)) > placement.LIMIT:
             raise Usage("user and password are too long together", hint=f"at most {placement.LIMIT} characters encoded")
 
-    def apply(
-        self,
-        head: Head,
-        *,
-        binding: Binding,
-        values: Values,
-        target: Target,  # noqa: ARG002
-        body_sha256: str | None,  # noqa: ARG002
-    ) -> Head:
+    def write(self, head: Head, *, binding: Binding, values: Values) -> Head:
         if not binding.placements or any(_problem(binding, name, value) for name, value in values.items()):
             raise Fault("fault", "a stored value cannot be written")
         written = replace(binding, placements=(_WRITTEN,))

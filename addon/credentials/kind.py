@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 from addon.binding import Binding
-from addon.model import Head, Values
+from addon.model import Head, Outgoing, Values
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,27 @@ class Target:
     port: int
     now: float
 
+    @property
+    def authority(self) -> str:
+        """What `Host` and `:authority` say: no default port (RFC 9110 4.2.3)."""
+        return self.host if self.port == 443 else f"{self.host}:{self.port}"
+
+
+class Plan(Protocol):
+    """What the head of one request decides, before any value is known. Holds nothing secret."""
+
+    @property
+    def needs_body(self) -> bool:
+        """Whether the whole body must be held before `apply`: for its SHA-256, or so that its length can be stated."""
+
+    def apply(self, values: Values, *, target: Target, body_sha256: str | None) -> Outgoing:
+        """
+        What to send: the caller's own credentials of the same purpose removed, ours written.
+
+        `body_sha256` is hex, and given exactly when `needs_body`. Raises Refusal; a stored value that cannot be written
+        safely raises Fault.
+        """
+
 
 class Kind(Protocol):
     """A credential kind. `tag` is stored with each secret and never changes its meaning."""
@@ -40,13 +61,5 @@ class Kind(Protocol):
     def check_values(self, binding: Binding, values: dict[str, str]) -> None:
         """Raises Usage, naming the field and the reason, for values that cannot be used. Never shows a value."""
 
-    def needs_body(self, binding: Binding, head: Head, host: str, port: int) -> bool:
-        """Whether `apply` must know the SHA-256 of the whole body. Raises Refusal for shapes it cannot serve."""
-
-    def apply(self, head: Head, *, binding: Binding, values: Values, target: Target, body_sha256: str | None) -> Head:
-        """
-        The head to send: the caller's own credentials of the same purpose removed, ours written.
-
-        `body_sha256` is hex, and given exactly when `needs_body` said so. Raises Refusal; a stored value that cannot be
-        written safely raises Fault.
-        """
+    def plan(self, head: Head, *, binding: Binding, host: str) -> Plan:
+        """What to do with a request to `host`, a normalised name. Raises Refusal for shapes it cannot serve."""

@@ -14,13 +14,13 @@ import abc
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import ClassVar, Final
+from typing import ClassVar, Final, NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
 from addon.binding import Binding, Placement
 from addon.credentials.kind import Field, Target
 from addon.errors import Fault, Usage
-from addon.model import Head, Headers, Values
+from addon.model import Head, Headers, Outgoing, Values
 
 LIMIT: Final = 8192
 """The longest value, in characters, as stored and as written."""
@@ -269,16 +269,24 @@ class Placed(abc.ABC):
     def check_values(self, binding: Binding, values: dict[str, str]) -> None:
         check_values(binding, values)
 
-    def needs_body(self, binding: Binding, head: Head, host: str, port: int) -> bool:  # noqa: ARG002
+    def plan(self, head: Head, *, binding: Binding, host: str) -> "Filling":  # noqa: ARG002
+        return Filling(self, head, binding)
+
+    def write(self, head: Head, *, binding: Binding, values: Values) -> Head:
+        """The head with the values in their places."""
+        return write(head, binding, values)
+
+
+class Filling(NamedTuple):
+    """The plan of a kind that asks nothing of the body."""
+
+    kind: Placed
+    head: Head
+    binding: Binding
+
+    @property
+    def needs_body(self) -> bool:
         return False
 
-    def apply(
-        self,
-        head: Head,
-        *,
-        binding: Binding,
-        values: Values,
-        target: Target,  # noqa: ARG002
-        body_sha256: str | None,  # noqa: ARG002
-    ) -> Head:
-        return write(head, binding, values)
+    def apply(self, values: Values, *, target: Target, body_sha256: str | None) -> Outgoing:  # noqa: ARG002
+        return Outgoing(self.kind.write(self.head, binding=self.binding, values=values))

@@ -55,8 +55,8 @@ class Provider:
                 hosts=bound,
                 placements=self.placements,
                 constants=self.constants,
-                service=self.service,
-                region=self.region,
+                services=(self.service,) if self.service else (),
+                regions=(self.region,) if self.region else (),
             )
         )
 

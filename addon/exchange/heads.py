@@ -66,6 +66,16 @@ def parse_request(raw: bytes) -> RequestHead:
     return RequestHead(match[1].decode("ascii"), match[2], minor, headers, length, _persistent(headers, minor))
 
 
+def check_request(method: bytes, target: bytes, *, version: bytes, headers: Headers) -> None:
+    """Raises Malformed where `parse_request` would, for a head that somebody else has parsed."""
+    match = _REQUEST_LINE.fullmatch(b"%s %s %s" % (method, target, version))
+    if match is None or len(headers) > COUNT:
+        raise Malformed
+    if not all(_LINE.fullmatch(b"%s: %s" % pair) for pair in headers):
+        raise Malformed
+    _request_length(headers, match[3][0] - 48)
+
+
 def parse_response(raw: bytes, *, method: str) -> ResponseHead:
     """The head of the response to a request with `method`. Raises Malformed."""
     first, headers = _split(raw)

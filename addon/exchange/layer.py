@@ -11,6 +11,7 @@ import contextlib
 import ipaddress
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from mitmproxy import ctx
@@ -36,9 +37,10 @@ Commands = layer.CommandGenerator[None]
 
 
 class FlatEngine:
-    """The addon; it goes before mitmproxy's NextLayer."""
+    """The addon; it goes before mitmproxy's NextLayer. Large bodies that must be held lie in `folder`."""
 
-    def __init__(self, *, gate: Gate, pool: Pool, leaves: Leaves) -> None:
+    def __init__(self, *, gate: Gate, pool: Pool, leaves: Leaves, folder: Path) -> None:
+        self._folder = folder
         self.gate = gate
         self.pool = pool
         self.leaves = leaves
@@ -56,7 +58,7 @@ class FlatEngine:
 
     def carry(self, client: Stream, opening: Opening, *, on_end: Callable[[], None]) -> None:
         """Serve a tunnel in a task of its own."""
-        tunnel = Tunnel(client, opening, gate=self.gate, pool=self.pool)
+        tunnel = Tunnel(client, opening, gate=self.gate, pool=self.pool, folder=self._folder)
         client.on_lost.append(tunnel.hang_up)
         task = asyncio.get_running_loop().create_task(tunnel.serve())
         self._tunnels.add(tunnel)

@@ -7,20 +7,23 @@ released for a Permit. Everything that breaks ends in an answer of our own or in
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 import time
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
-from addon import refusals, responses
+from addon import responses
+from addon.errors import Refusal
 from addon.exchange import bodies, heads
 from addon.exchange.bodies import Body
 from addon.exchange.heads import Malformed, RequestHead, ResponseHead
 from addon.exchange.pool import Pool, Unreachable, Upstream
+from addon.exchange.spool import IN_MEMORY, Spool
 from addon.exchange.streams import Stream
 from addon.gate import Denial, Gate, Permit
-from addon.model import Head, Headers, Request
+from addon.model import Head, Headers, Request, Rewriter
 from addon.refusals import Answer
 
 logger = logging.getLogger(__name__)
@@ -56,15 +59,18 @@ class Opening:
 
 
 class Tunnel:
-    """Serves a client whose TLS has been accepted for `opening.host`."""
+    """Serves a client whose TLS has been accepted for `opening.host`. Large bodies are held in `folder`."""
 
-    def __init__(self, client: Stream, opening: Opening, *, gate: Gate, pool: Pool) -> None:
+    def __init__(self, client: Stream, opening: Opening, *, gate: Gate, pool: Pool, folder: Path) -> None:
         self._client = client
         self._opening = opening
         self._gate = gate
         self._pool = pool
+        self._folder = folder
         self._upstream: Upstream | None = None
         self._upload_task: asyncio.Task[None] | None = None
+        self._held: Spool | None = None
+        self._refused = ""
         self._status: int | None = None
         self._keyless = False
         self._nobody = f"tunnel:{opening.number}"
@@ -77,7 +83,8 @@ class Tunnel:
             while await self._serve_one():
                 pass
         except Malformed:
-            self._client.write(_assemble(_malformed(), head_only=False, close=True))
+            denial = await self._gate.refuse(self._unreadable(), "header_forbidden")
+            self._client.write(_assemble(denial.answer, head_only=False, close=True))
         except (ConnectionError, OSError):
             pass
         except Exception as error:  # noqa: BLE001  one tunnel must not take others with it
@@ -112,18 +119,25 @@ class Tunnel:
         permit = await self._gate.enter(self._read(head))
         if isinstance(permit, Denial):
             return await self._deny(permit, head, body)
-        self._status, code = None, "interrupted"
+        self._status, self._refused, code = None, "", "interrupted"
         try:
             try:
                 outcome = await self._forward(permit, head, body)
             finally:
                 await self._end_upload(body)
+                self._drop_held()
             code = ""
             if isinstance(outcome, Denial):
                 self._status = outcome.answer.status
                 outcome = await self._deny(outcome, head, body)
         except Broken as broken:
             code, outcome = broken.code, False
+        except Malformed:
+            outcome = False
+            if self._status is None:
+                denial = self._gate.abandon(permit, "header_forbidden")
+                self._status = denial.answer.status
+                self._client.write(_assemble(denial.answer, head_only=head.method == "HEAD", close=True))
         finally:
             self._gate.leave(permit, status=self._status, code=code)
         return outcome
@@ -154,28 +168,40 @@ class Tunnel:
             absolute_scheme=scheme,
         )
 
+    def _unreadable(self) -> Request:
+        """What is known of a request whose head cannot be read."""
+        opening = self._opening
+        return Request(
+            id=str(uuid.uuid4()), scheme="https", host=opening.host, port=opening.port, method="", target=b"",
+            headers=(), authorities=(), sni=opening.sni, client_ip=opening.client_ip,
+        )  # fmt: skip
+
     async def _forward(self, permit: Permit, head: RequestHead, body: Body) -> Denial | bool:
         """Send a permitted request and relay its response; whether the connection can go on."""
         upgrade = _upgrade_of(head)
         self._approve_continue(head)
         held = None
         if permit.needs_body:
-            denial = self._gate.hold(permit, head.length)
-            if denial is not None:
-                return denial
-            held = await self._receive_whole(body)
+            outcome = await self._hold(permit, head, body)
+            if isinstance(outcome, Denial):
+                return outcome
+            held = outcome
         repeatable = head.method in _SAFE and head.length == 0
         try:
             upstream = await self._pool.acquire(self._key(permit), repeatable=repeatable)
         except Unreachable as problem:
             return self._gate.abandon(permit, problem.code)
-        released = self._gate.release(permit, body_sha256=None if held is None else hashlib.sha256(held).hexdigest())
+        released = self._gate.release(permit, body_sha256=held.sha256 if held else None)
         if isinstance(released, Denial):
             self._pool.release(upstream)
             return released
         self._upstream = upstream
-        message = _write_head(released, head, upgrade)
-        self._start_upload(upstream, message, body, held, chunked=head.length is None)
+        length = held.size if held else head.length
+        message = _write_head(released.head, upgrade, length=length)
+        if held:
+            self._upload_held(upstream.stream, message, held)
+        else:
+            self._start_upload(upstream.stream, message, body, released.rewriter, chunked=length is None)
         try:
             response = await self._read_response(upstream, head)
             if response is None and upstream.reused and repeatable and not upstream.stream.received:
@@ -188,7 +214,7 @@ class Tunnel:
             if self._client.closed:
                 raise Broken("client_gone")
             await self._end_upload(body)
-            return self._gate.abandon(permit, "upstream_unreachable")
+            return self._gate.abandon(permit, self._refused or "upstream_unreachable")
         self._status = response.status
         return await self._relay(upstream, head, response, body)
 
@@ -211,42 +237,78 @@ class Tunnel:
             if expects and expects[0].lower() == b"100-continue":
                 self._client.write(_CONTINUE)
 
-    async def _receive_whole(self, body: Body) -> bytes:
-        parts = []
+    async def _hold(self, permit: Permit, head: RequestHead, body: Body) -> Spool | Denial:
+        """Receive a body whole, within the limit, whether or not its length was stated."""
+        denial = self._gate.hold(permit, head.length or 0, on_disk=True)
+        if denial is not None:
+            return denial
+        held = self._held = Spool(self._folder)
         while True:
-            parts.append(body.feed(self._client.buffer))
+            payload = body.feed(self._client.buffer)
+            denial = self._gate.hold(permit, held.size + len(payload), on_disk=True)
+            if denial is not None:
+                return denial
+            try:
+                held.write(payload)
+            except OSError:
+                return self._gate.abandon(permit, "fault")
             if body.done:
-                return b"".join(parts)
+                return held
             if not await self._more(self._client):
                 raise Broken("interrupted")
 
+    def _drop_held(self) -> None:
+        if self._held is not None:
+            self._held.close()
+            self._held = None
+
+    def _upload_held(self, stream: Stream, message: bytes, held: Spool) -> None:
+        """Send head and body; a large one follows in a task, beside the response."""
+        pieces = held.pieces()
+        stream.write(message + next(pieces, b""))
+        if held.size > IN_MEMORY:
+            self._upload_task = asyncio.create_task(self._send(stream, pieces))
+
+    async def _send(self, stream: Stream, pieces: Iterator[bytes]) -> None:
+        for piece in pieces:
+            self.overdue = time.monotonic() + ANSWER_SECONDS
+            stream.write(piece)
+            await (stream.drain() if stream.congested else asyncio.sleep(0))
+
     def _start_upload(
-        self, upstream: Upstream, message: bytes, body: Body, held: bytes | None, *, chunked: bool
+        self, stream: Stream, message: bytes, body: Body, rewriter: Rewriter | None, *, chunked: bool
     ) -> None:
         """Send head and body; what has not arrived yet follows in a task, beside the response."""
-        stream = upstream.stream
-        if held is not None:
-            stream.write(message + held)
-            return
-        payload = body.feed(self._client.buffer)
+        payload = self._take(stream, body, rewriter)
         stream.write(message + _encode(payload, body, chunked=chunked))
         if not body.done:
-            self._upload_task = asyncio.create_task(self._upload(stream, body, chunked=chunked))
+            self._upload_task = asyncio.create_task(self._upload(stream, body, rewriter, chunked=chunked))
 
-    async def _upload(self, stream: Stream, body: Body, *, chunked: bool) -> None:
+    async def _upload(self, stream: Stream, body: Body, rewriter: Rewriter | None, *, chunked: bool) -> None:
         client = self._client
-        while not body.done:
+        while not body.done and not self._refused:
             if not await self._more(client):
                 stream.abort()
                 return
-            try:
-                payload = body.feed(client.buffer)
-            except Malformed:
-                stream.abort()
-                raise
+            payload = self._take(stream, body, rewriter)
             stream.write(_encode(payload, body, chunked=chunked))
             if stream.congested:
                 await stream.drain()
+
+    def _take(self, stream: Stream, body: Body, rewriter: Rewriter | None) -> bytes:
+        """What of the body can be sent on now. A body that is not what it was said to be breaks off upstream."""
+        try:
+            payload = body.feed(self._client.buffer)
+            if rewriter is None:
+                return payload
+            return rewriter.feed(payload) + (rewriter.finish() if body.done else b"")
+        except Malformed:
+            stream.abort()
+            raise
+        except Refusal as refusal:
+            self._refused = refusal.code
+            stream.abort()
+            return b""
 
     # ── the response ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -272,9 +334,9 @@ class Tunnel:
         except (Malformed, ConnectionError) as error:
             self._client.abort()
             raise Broken("client_gone" if isinstance(error, ConnectionError) else "upstream_unreachable") from error
-        await self._end_upload(request_body)
+        sent = await self._end_upload(request_body)
         self._upstream = None
-        if response.persistent and request_body.done and not _binds_connection(response.headers):
+        if response.persistent and sent and not _binds_connection(response.headers):
             self._pool.release(upstream)
         else:
             upstream.stream.close()
@@ -298,15 +360,21 @@ class Tunnel:
                 body.end()
             client.write(_encode(body.feed(source.buffer), body, chunked=chunked))
 
-    async def _end_upload(self, body: Body) -> None:
-        """The exchange is over. Raises Malformed if the rest of the body was no body, and so what follows no request."""
+    async def _end_upload(self, body: Body) -> bool:
+        """
+        The exchange is over: whether all of the request went out.
+
+        Raises Malformed if the rest of the body was no body, and so what follows no request.
+        """
         upload, self._upload_task = self._upload_task, None
         if upload is None:
-            return
-        if not body.done:
-            upload.cancel()
+            return body.done
+        if body.done and not upload.done():
+            await asyncio.wait({upload}, timeout=_LINGER)
+        cut = upload.cancel()
         with contextlib.suppress(asyncio.CancelledError, ConnectionError):
             await upload
+        return body.done and not cut
 
     async def _switch(self, upstream: Upstream, head: RequestHead, response: ResponseHead) -> bool:
         """Another protocol takes over (RFC 9110 7.8): bytes both ways until either side ends."""
@@ -382,12 +450,12 @@ def _encode(payload: bytes, body: Body, *, chunked: bool) -> bytes:
     return bodies.encode_chunk(payload) + (bodies.LAST if body.done else b"")
 
 
-def _write_head(released: Head, head: RequestHead, upgrade: Headers | None) -> bytes:
+def _write_head(released: Head, upgrade: Headers | None, *, length: int | None) -> bytes:
     fields = tuple((name, value) for name, value in released.headers if name.lower() != b"expect")
     if upgrade is not None:
         first = b"%s %s HTTP/1.1" % (released.method.encode("ascii"), released.target)
         return heads.write_upgrade(first, fields)
-    return heads.write_request(released.method, released.target, fields, length=head.length)
+    return heads.write_request(released.method, released.target, fields, length=length)
 
 
 def _upgrade_of(head: RequestHead) -> Headers | None:
@@ -408,10 +476,6 @@ def _with_lengths(out: bytes, headers: Headers) -> bytes:
     """A response without a body keeps the length it would have had (RFC 9110 8.6)."""
     lengths = {value for name, value in headers if name.lower() == b"content-length"}
     return out[:-2] + b"".join(b"Content-Length: %s\r\n" % value for value in lengths) + out[-2:]
-
-
-def _malformed() -> Answer:
-    return refusals.answer("header_forbidden", str(uuid.uuid4()))
 
 
 def _assemble(answer: Answer, *, head_only: bool, close: bool) -> bytes:

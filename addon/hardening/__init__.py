@@ -6,7 +6,7 @@ it mends and has a test in `tests/e2e/test_hardening.py` which shows that defect
 once the patch is no longer needed. All of them concern mitmproxy 12.2.3 and 12.3.1.
 
     P1  replies     a refusal is sent at once; plain mitmproxy first takes in the whole body
-    P2  dispatch    every socket is closed; plain mitmproxy leaks one when a connection is dropped in mid-body
+    P2  connection  every socket is closed; plain mitmproxy leaks one when a connection is dropped in mid-body
     P3  http1       HTTP/1 trailers are dropped; plain mitmproxy crashes and the client hangs
     P4  http1       interim responses (1xx) are skipped; plain mitmproxy takes the first for the final one
     P5  http1       every HTTP/1 request body is framed; plain mitmproxy sends h2 bodies bare: request smuggling
@@ -14,6 +14,7 @@ once the patch is no longer needed. All of them concern mitmproxy 12.2.3 and 12.
     P7  replies     responses made by the proxy are ours; plain mitmproxy tells exception texts, hosts and its version
     P8  dispatch    hooks fail closed and a request needs a verdict; plain mitmproxy logs the exception and forwards
     P9  certstore   many hosts are cheap; plain mitmproxy spends 1 ms per connection above 100 hosts
+    P10 holding     a held body has a limit; plain mitmproxy collects one without Content-Length until memory is full
 
 What the shell and mitmproxy's side agree on travels in `flow.metadata`: see `addon.hardening.local`.
 """
@@ -25,6 +26,7 @@ from addon.hardening.local import (
     PASS,
     REFUSAL,
     REQUEST_ID,
+    ROOM,
     VERDICT,
     connection_refused,
     local_response,
@@ -38,6 +40,7 @@ __all__ = [
     "PASS",
     "REFUSAL",
     "REQUEST_ID",
+    "ROOM",
     "VERDICT",
     "Unproven",
     "connection_refused",
@@ -55,7 +58,7 @@ def install() -> None:
     """
     target.verify()
     # Only after the check: what a future mitmproxy renamed would otherwise be an ImportError without a hint.
-    from addon.hardening import certstore, dispatch, http1, replies  # noqa: PLC0415
+    from addon.hardening import certstore, connection, dispatch, holding, http1, replies  # noqa: PLC0415
 
     if dispatch.installed():
         return
@@ -71,6 +74,8 @@ def install() -> None:
         http1.drop_response_trailers,
         http1.limit_heads,
         certstore.keep_many_certificates,
+        holding.limit_held_bodies,
+        connection.enter_tunnels,
         dispatch.require_verdict,
         dispatch.fail_closed,
     ):

@@ -1,29 +1,19 @@
-"""
-Hooks that fail closed (P8), on connections that always close (P2).
-
-mitmproxy looks `ProxyConnectionHandler` up as a module global for each connection, so a subclass put in its place sees
-every hook. It calls the addons itself: from a table of methods instead of a walk through all addons, in place instead
-of in a task per hook, and without the net that logs an exception and goes on.
-"""
+"""Hooks that fail closed, and nothing that leaves without a verdict (P8)."""
 
 import asyncio
-import collections
-import contextlib
+import dataclasses
+import functools
 import inspect
 import logging
-import traceback
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 from mitmproxy.addonmanager import AddonManager
-from mitmproxy.connection import ConnectionState
 from mitmproxy.flow import Flow
 from mitmproxy.hooks import UpdateHook
 from mitmproxy.http import HTTPFlow
-from mitmproxy.proxy import commands, events, mode_servers, server, server_hooks
+from mitmproxy.proxy import commands, mode_servers, server_hooks
 from mitmproxy.proxy.layers.http import HttpStream
 from mitmproxy.proxy.layers.http._events import ErrorCode, ResponseProtocolError
 from mitmproxy.proxy.layers.http._hooks import (
@@ -33,9 +23,9 @@ from mitmproxy.proxy.layers.http._hooks import (
     HttpResponseHeadersHook,
     HttpResponseHook,
 )
-from mitmproxy.utils import asyncio_utils
 
 from addon.hardening import target
+from addon.hardening.connection import DirectHandler, describe
 from addon.hardening.local import HOLD, LEAVING, VERDICT, connection_refused, hasten, may_leave, refuse
 
 logger = logging.getLogger(__name__)
@@ -54,109 +44,36 @@ AFTERWARDS = frozenset(
 RAW = frozenset({"tcp_start", "udp_start", "dns_request"})
 """Hooks before bytes leave that mitmproxy does not take for HTTP: a guess that a stray line break can bring about."""
 
+
+def _field(hook: Any) -> str:
+    (field,) = dataclasses.fields(hook)
+    return field.name
+
+
+_argument: Callable[[Any], str] = functools.cache(_field)
+"""The name of the one field of a hook class. `hook.args()` collects the fields anew each time: 3 % of all CPU."""
+
 _tables: weakref.WeakKeyDictionary[AddonManager, dict[str, tuple[Method, ...]]] = weakref.WeakKeyDictionary()
 
 
-class FailClosedHandler(mode_servers.ProxyConnectionHandler):
+class FailClosedHandler(DirectHandler):
     """
     One client connection and its upstream connections.
 
     Promises: an exception of any kind in any hook refuses what the hook was asked about; a request that has no verdict
     after its `requestheaders` hook is answered 503; a connection that is not HTTP is dropped unless `tcp_start` (or
-    `udp_start`, `dns_request`) left the verdict `pass`; every socket is closed when the connection ends.
+    `udp_start`, `dns_request`) left the verdict `pass`.
+
+    Plain mitmproxy logs an exception and goes on, and forwards what no addon stopped. It also walks through all addons
+    for each hook, instead of using a table.
     """
 
     def __init__(self, *args: Any) -> None:
-        super().__init__(*args)  # type: ignore[no-untyped-call]
+        super().__init__(*args)
         self._methods = _tables.setdefault(self.master.addons, {})
-        self._events: collections.deque[events.Event] = collections.deque()
-        self._busy = False
-        self._dropped = False
 
-    async def handle_client(self) -> None:
-        """
-        P2: no socket outlives its connection.
-
-        In plain mitmproxy a connection that is cancelled while it waits for the lock of `server_event` never reaches
-        the line that closes its socket: kill() or 413 in mid-body leave the client hanging and leak a descriptor.
-        """
-        try:
-            await super().handle_client()
-        finally:
-            self._close_sockets()
-
-    async def handle_hook(self, hook: commands.StartHook) -> None:
-        """Where mitmproxy itself waits for a hook: when it connects and disconnects."""
-        if (rest := self._start(hook)) is not None:
-            await rest
-
-    async def server_event(self, event: events.Event) -> None:
-        """
-        Feed the layers, one event after the other.
-
-        Plain mitmproxy takes a lock for each event, and for each hook starts a task that takes the lock again. Nothing
-        here waits, so a queue is enough: an event that arrives while one is handled is handled next.
-        """
-        self._events.append(event)
-        if self._busy:
-            return
-        self._busy = True
-        try:
-            while self._events:
-                self._handle(self._events.popleft())
-        finally:
-            self._busy = False
-
-    def _handle(self, event: events.Event) -> None:
-        self.timeout_watchdog.register_activity()
-        try:
-            for command in self.layer.handle_event(event):
-                if isinstance(command, commands.SendData):
-                    io = self.transports.get(command.connection)
-                    if io and io.writer and not io.writer.is_closing():
-                        io.writer.write(command.data)
-                elif isinstance(command, commands.StartHook):
-                    self._run(command)
-                else:
-                    self._execute(command)
-        except Exception as error:  # noqa: BLE001  whatever a layer raises would leave both ends hanging
-            logger.error("connection dropped: %s", _describe(error))  # noqa: TRY400  a traceback may quote a secret
-            self._drop()
-
-    def _execute(self, command: commands.Command) -> None:
-        if isinstance(command, commands.OpenConnection):
-            if not self._dropped:
-                handler = self._spawn(self.open_connection(command), name="server connection handler", keep_ref=False)
-                self.transports[command.connection] = server.ConnectionIO(handler=handler)
-        elif isinstance(command, commands.RequestWakeup):
-            self.wakeup_timer.add(self._spawn(self.wakeup(command), name="wakeup timer", keep_ref=False))
-        elif isinstance(command, commands.CloseConnection):
-            if command.connection in self.transports:
-                half_close = isinstance(command, commands.CloseTcpConnection) and command.half_close
-                self.close_connection(command.connection, half_close)
-        elif isinstance(command, commands.Log):
-            self.log(command.message, command.level)
-        elif not isinstance(command, commands.ConnectionCommand) or command.connection in self.transports:
-            raise TypeError(type(command).__name__)
-
-    def _spawn(self, work: Coroutine[Any, Any, None], *, name: str, keep_ref: bool) -> asyncio.Task[None]:
-        return asyncio_utils.create_task(work, name=name, keep_ref=keep_ref, client=self.client.peername)
-
-    def _run(self, hook: commands.StartHook) -> None:
-        rest = self._start(hook)
-        if rest is not None:
-            self._spawn(self._finish(hook, rest), name=f"handle_hook({hook.name})", keep_ref=True)
-        elif hook.blocking:
-            self._events.append(events.HookCompleted(hook))
-
-    async def _finish(self, hook: commands.StartHook, rest: Awaitable[None]) -> None:
-        await rest
-        if hook.blocking:
-            await self.server_event(events.HookCompleted(hook))
-
-    def _start(self, hook: commands.StartHook) -> Coroutine[Any, Any, None] | None:
-        """Call the addons up to the first that must be waited for. Returns what is left to be awaited, if anything."""
-        (data,) = hook.args()
+    def start_hook(self, hook: commands.StartHook) -> Coroutine[Any, Any, None] | None:
+        data = getattr(hook, _argument(type(hook)))
         try:
             methods = self._methods.get(hook.name)
             calls = iter(self._look_up(hook, data) if methods is None else methods)
@@ -165,8 +82,7 @@ class FailClosedHandler(mode_servers.ProxyConnectionHandler):
                 if result is not None and inspect.isawaitable(result):
                     return self._continue(hook, data, result, calls)
             if isinstance(data, Flow) and data.intercepted:
-                resumed = data.wait_for_resume()
-                return self._continue(hook, data, resumed, calls)
+                return self._continue(hook, data, data.wait_for_resume(), calls)
         except BaseException as error:  # noqa: BLE001  AddonHalt, CancelledError and SystemExit forward, too
             self._fail(hook, data, error)
         self._settle(hook, data)
@@ -196,12 +112,12 @@ class FailClosedHandler(mode_servers.ProxyConnectionHandler):
 
         found = methods(hook)
         if isinstance(data, Flow):
-            found += [partial(_update, method) for method in methods(UpdateHook([data]))]
+            found += [functools.partial(_update, method) for method in methods(UpdateHook([data]))]
         self._methods[hook.name] = tuple(found)
         return self._methods[hook.name]
 
     def _fail(self, hook: commands.StartHook, data: Any, error: BaseException) -> None:
-        logger.error("refused, because hook %s failed: %s", hook.name, _describe(error))
+        logger.error("refused, because hook %s failed: %s", hook.name, describe(error))
         if isinstance(hook, HttpRequestHeadersHook | HttpRequestHook):
             self._refuse(data)
         elif isinstance(hook, HttpConnectHook):
@@ -213,7 +129,7 @@ class FailClosedHandler(mode_servers.ProxyConnectionHandler):
         elif isinstance(hook, server_hooks.ClientConnectedHook):
             data.error = "refused"
         elif hook.name not in AFTERWARDS:
-            self._drop()
+            self.drop()
         task = asyncio.current_task()
         cancelled = isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
         if cancelled or isinstance(error, SystemExit | KeyboardInterrupt):
@@ -228,34 +144,20 @@ class FailClosedHandler(mode_servers.ProxyConnectionHandler):
             elif not (may_leave(data) or held or data.error):  # mitmproxy answers an invalid request itself
                 logger.error("refused, because no addon decided")
                 self._refuse(data)
-        elif isinstance(hook, HttpRequestHook) and not (data.response or may_leave(data)):
-            logger.error("refused, because the verdict did not last")
-            self._refuse(data)
+        elif isinstance(hook, HttpRequestHook):
+            if not (data.response or may_leave(data)):
+                logger.error("refused, because the verdict did not last")
+                self._refuse(data)
         elif hook.name in RAW and not may_leave(data):
             logger.error("dropped, because no addon decided on what is not HTTP")
-            self._drop()
+            self.drop()
 
     def _refuse(self, flow: HTTPFlow) -> None:
         flow.metadata.pop(VERDICT, None)
         if flow.metadata.get(LEAVING):
-            self._drop()  # its body is under way; without an end the upstream cannot act on it
+            self.drop()  # its body is under way; without an end the upstream cannot act on it
         else:
             refuse(flow, "fault")
-
-    def _drop(self) -> None:
-        """Close every socket now. What the layers still want to send goes nowhere."""
-        self._dropped = True
-        for connection, io in self.transports.items():
-            connection.state = ConnectionState.CLOSED
-            if io.handler:
-                io.handler.cancel("refused")
-        self._close_sockets()
-
-    def _close_sockets(self) -> None:
-        for io in self.transports.values():
-            if io.writer:
-                with contextlib.suppress(OSError):
-                    io.writer.close()
 
 
 def fail_closed() -> None:
@@ -304,10 +206,3 @@ def installed() -> bool:
 
 def _update(method: Method, flow: Flow) -> Any:
     return method([flow])
-
-
-def _describe(error: BaseException) -> str:
-    """The kind of `error` and where it was raised: its text may hold what nobody may read."""
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
-    return type(error).__name__ + where

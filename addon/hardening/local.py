@@ -8,6 +8,8 @@ Answers put on a flow, and what travels in `flow.metadata` between the shell and
                         hold        the body is held back; the `request` hook must turn it into `injected`
     alter.refusal   set by the patches before the `error` hook: the code of the answer the client is about to get
     alter.leaving   set by the patches: the upstream connection of this request was asked for
+    alter.room      set by the shell with the verdict `hold`: called with the bytes held so far, gives back None or the
+                    answer (`addon.refusals.Answer`) to refuse the request with
 """
 
 import re
@@ -24,6 +26,7 @@ REQUEST_ID = "alter.id"
 VERDICT = "alter.verdict"
 REFUSAL = "alter.refusal"
 LEAVING = "alter.leaving"
+ROOM = "alter.room"
 
 PASS = "pass"
 INJECTED = "injected"

@@ -7,7 +7,6 @@ from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 
-from mitmproxy import http
 from mitmproxy.connection import ConnectionState
 from mitmproxy.net.http import http1
 from mitmproxy.proxy import commands, layer
@@ -56,7 +55,8 @@ def reply_at_once() -> None:
                 return
             yield from stream.send_response()
             stream.client_state = stream.state_errored
-            if _is_http1(stream.flow.request) and stream.flow.response.headers.get("connection") == "close":
+            closes = stream.flow.response.headers.get("connection", "").lower() == "close"
+            if closes and not (stream.flow.request.is_http2 or stream.flow.request.is_http3):
                 yield commands.CloseConnection(stream.context.client)
 
         return start_request_stream
@@ -178,7 +178,3 @@ def _code(event: ResponseProtocolError) -> str:
         return "body_too_large"
     # Only here is the text our own or OpenSSL's; elsewhere it quotes the upstream.
     return upstream_code(event.message) if event.code is ErrorCode.CONNECT_FAILED else "upstream_unreachable"
-
-
-def _is_http1(request: http.Request) -> bool:
-    return not (request.is_http2 or request.is_http3)

@@ -10,7 +10,10 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 class PrincipalKind(Protocol):
-    """A kind of principal. `tag` is stored with each grant; `caller_type` is set where it names one caller."""
+    """
+    A kind of principal. `tag` is stored with each grant; `caller_type` is set where it names one caller, and is None
+    where it names people of an identity provider.
+    """
 
     tag: ClassVar[str]
     form: ClassVar[str]

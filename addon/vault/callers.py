@@ -83,7 +83,7 @@ class Callers:
     ) -> tuple[str, str]:
         """Another key for a caller: (key id, key). A `session` key is limited to `grants` where any are given."""
         member = self.get(caller_type, name)
-        if expires_at is not None and expires_at <= now:
+        if expires_at is not None and not expires_at > now:  # nor is a NaN, which SQLite would store as no end at all
             raise Usage("the key would expire at once", hint="give a time in the future, such as --expires 90d")
         key_type: KeyType = "run" if session else keys.CALLER_TYPES[caller_type]
         with write(self._database) as connection:

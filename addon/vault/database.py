@@ -25,7 +25,8 @@ Connection = _stdlib.Connection
 SAFE_WAL = (3, 51, 3)
 """The first SQLite whose WAL survives a checkpoint that races a commit."""
 
-ERRORS: tuple[type[Exception], ...] = (sqlite3.Error, _stdlib.Error)
+ERRORS: tuple[type[Exception], ...] = (sqlite3.Error, _stdlib.Error, UnicodeDecodeError)
+"""What the library raises; the last where the text of an error, or a name in it, comes from a damaged file."""
 
 
 def engine() -> tuple[str, bool]:
@@ -34,13 +35,22 @@ def engine() -> tuple[str, bool]:
 
 
 def create(path: Path) -> Database:
-    """A new, migrated database at `path`, mode 0600. Raises Conflict if anything is there."""
+    """A new, migrated database at `path`, mode 0600. Raises Conflict if anything is there, Locked if it cannot be."""
     if path.exists() or path.is_symlink():
         raise Conflict(f"a vault exists already at {path.parent}", hint="use another --home, or move the old one away")
     files.create(path, b"")
-    database = _connect(path)
-    _choose_journal(database)
-    migrate(database)
+    try:
+        with contextlib.ExitStack() as undo:
+            database = _connect(path)
+            undo.callback(database.close)
+            _choose_journal(database)
+            migrate(database)
+            undo.pop_all()
+    except BaseException as error:
+        discard(path)
+        if isinstance(error, ERRORS):
+            raise Locked("the vault cannot be written", hint="check the free space of the folder") from error
+        raise
     return database
 
 
@@ -52,10 +62,14 @@ def connect(path: Path, *, writable: bool) -> Database:
     """
     _check_file(path)
     try:
-        database = _connect(path)
-        if not writable:
-            database.conn.execute("PRAGMA query_only = ON")
-        migrations.check(database)
+        with contextlib.ExitStack() as undo:
+            database = _connect(path)
+            undo.callback(database.close)
+            if not writable:
+                database.conn.execute("PRAGMA query_only = ON")
+            _check_journal(database)
+            migrations.check(database)
+            undo.pop_all()
     except ERRORS as error:
         raise _unreadable(path) from error
     return database
@@ -106,14 +120,23 @@ def restore(path: Path, data: bytes) -> None:
         _check_whole(path)
         upgrade(path)
     except BaseException:
-        for suffix in ("", "-wal", "-shm", "-journal"):
-            path.with_name(path.name + suffix).unlink(missing_ok=True)
+        discard(path)
         raise
+
+
+def discard(path: Path) -> None:
+    """Remove a database that was only just made, with what SQLite keeps beside it."""
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def write(database: Database) -> Iterator[Connection]:
-    """One write transaction: committed at the end of the block, rolled back by any exception."""
+    """
+    One write transaction: committed at the end of the block, rolled back by any exception.
+
+    Raises Locked where the file cannot be written.
+    """
     connection = database.conn
     try:
         connection.execute("BEGIN IMMEDIATE")
@@ -122,23 +145,32 @@ def write(database: Database) -> Iterator[Connection]:
     try:
         yield connection
         connection.execute("COMMIT")
-    except BaseException:
+    except BaseException as error:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
+        if isinstance(error, sqlite3.OperationalError) or type(error) is sqlite3.DatabaseError:
+            raise Locked(
+                "the vault could not be written, and is as it was",
+                hint="check the free disk space, and that the file is undamaged",
+            ) from error
         raise
 
 
 def _connect(path: Path) -> Database:
     connection = sqlite3.connect(str(path), isolation_level=None, timeout=5.0, cached_statements=256)
-    for pragma in (
-        "trusted_schema = OFF",
-        "cell_size_check = ON",
-        "foreign_keys = ON",
-        "secure_delete = ON",
-        "synchronous = FULL",
-        "mmap_size = 0",
-    ):
-        connection.execute(f"PRAGMA {pragma}")
+    try:
+        for pragma in (
+            "trusted_schema = OFF",
+            "cell_size_check = ON",
+            "foreign_keys = ON",
+            "secure_delete = ON",
+            "synchronous = FULL",
+            "mmap_size = 0",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+    except BaseException:
+        connection.close()
+        raise
     return Database(connection, execute_plugins=False)
 
 
@@ -157,6 +189,15 @@ def _check_whole(path: Path) -> None:
 
 def _choose_journal(database: Database) -> None:
     database.conn.execute(f"PRAGMA journal_mode = {'WAL' if engine()[1] else 'DELETE'}")
+
+
+def _check_journal(database: Database) -> None:
+    """The journal is the file's, and a newer SQLite may have chosen one that this one does not keep safely."""
+    if not engine()[1] and database.conn.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
+        raise Locked(
+            f"the vault uses a write-ahead log, which SQLite {engine()[0]} can corrupt",
+            hint="install pysqlite3, or a Python whose SQLite is 3.51.3 or later",
+        )
 
 
 def _unreadable(path: Path) -> Locked:

@@ -6,10 +6,10 @@ The admin log: who changed what in the vault, written in the same transaction as
 Details are names, ids and counts; never values.
 """
 
-import getpass
 import hashlib
 import json
 import os
+import pwd
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,8 +61,8 @@ def first_bad(database: Database) -> int | None:
 def actor() -> str:
     """The operating system's name for whoever runs this."""
     try:
-        return getpass.getuser()
-    except (OSError, KeyError):
+        return pwd.getpwuid(os.getuid()).pw_name  # not getpass.getuser(), which believes $LOGNAME
+    except KeyError:
         return f"uid:{os.getuid()}"
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from sqlite_utils import Database
 
+from addon.errors import Fault
+from addon.model import User
 from addon.vault.database import query
 from addon.vault.seal import Sealed, Wrap
 
@@ -30,8 +32,30 @@ class KeyState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DelegationState:
+    """
+    A stored delegation. `idp_live`: its user's provider is still registered.
+
+    `proven_at` is when the user's newest token proved the group that the grant names, or None if it did not.
+    """
+
+    id: str
+    agent: str
+    user: User
+    expires_at: float
+    revoked_at: float | None
+    idp_live: bool
+    proven_at: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GrantState:
-    """A stored grant with the current version of its secret, still sealed."""
+    """
+    A stored grant with the current version of its secret, still sealed.
+
+    `delegation` is set where the tag named a delegation of the grant. `proof_seconds` is how long a proven membership
+    of a group carries one.
+    """
 
     id: str
     principal: str
@@ -45,6 +69,14 @@ class GrantState:
     version: int
     binding: bytes
     sealed: Sealed
+    delegable: bool = False
+    proof_seconds: float = 0.0
+    delegation: DelegationState | None = None
+
+    @property
+    def tag(self) -> str:
+        """The id a request names: that of the delegation, if it is used through one."""
+        return self.delegation.id if self.delegation else self.id
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +90,16 @@ class Lookup:
 _LOOKUP = """
 SELECT k.id, k.type, k.expires_at, k.revoked_at, k.grants, c.type, c.name, c.state, c.cidrs,
        g.id, g.principal, g.expires_at, g.revoked_at, g.policies,
-       s.id, s.name, s.state, s.kind, v.version, v.binding, v.payload, w.kid, w.suite, w.wrapped
+       s.id, s.name, s.state, s.kind, v.version, v.binding, v.payload, w.kid, w.suite, w.wrapped,
+       g.delegable, g.proof_seconds, d.id, a.name, d.idp, d.subject, d.expires_at, d.revoked_at, i.id, p.member, p.proven_at
 FROM (SELECT :digest AS digest, :tag AS tag) AS q
 LEFT JOIN keys k ON k.digest = q.digest
 LEFT JOIN callers c ON c.id = k.caller_id
-LEFT JOIN grants g ON g.id = q.tag
+LEFT JOIN delegations d ON d.id = q.tag
+LEFT JOIN callers a ON a.id = d.agent_id
+LEFT JOIN idps i ON i.name = d.idp AND i.removed_at IS NULL
+LEFT JOIN grants g ON g.id = coalesce(d.grant_id, q.tag)
+LEFT JOIN group_proofs p ON p.idp = d.idp AND p.subject = d.subject AND g.principal = 'group:' || p.idp || '/' || p.name
 LEFT JOIN secrets s ON s.id = g.secret_id
 LEFT JOIN versions v ON v.secret_id = s.id AND v.version = s.current
 LEFT JOIN wraps w ON w.secret_id = v.secret_id AND w.version = v.version
@@ -96,12 +133,23 @@ def _key(row: tuple[object, ...]) -> KeyState:
         type=str(kind),
         expires_at=expires_at,  # type: ignore[arg-type]
         revoked_at=revoked_at,  # type: ignore[arg-type]
-        grants=() if grants == "[]" else tuple(json.loads(str(grants))),
+        grants=() if grants == "[]" else _texts(grants),
         caller_type=str(caller_type),
         caller_name=str(caller_name),
         caller_state=str(caller_state),
-        cidrs=() if cidrs == "[]" else tuple(json.loads(str(cidrs))),
+        cidrs=() if cidrs == "[]" else _texts(cidrs),
     )
+
+
+def _texts(stored: object) -> tuple[str, ...]:
+    """A stored list that is not empty. Raises Fault for anything else: an empty one means no restriction."""
+    try:
+        texts = json.loads(str(stored))
+    except (ValueError, RecursionError):
+        texts = None
+    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+        raise Fault("vault_unavailable", "a stored list cannot be read")
+    return tuple(texts)
 
 
 def _grant(row: tuple[object, ...], rows: list[tuple[object, ...]]) -> GrantState:
@@ -120,4 +168,20 @@ def _grant(row: tuple[object, ...], rows: list[tuple[object, ...]]) -> GrantStat
         version=version,  # type: ignore[arg-type]
         binding=binding,  # type: ignore[arg-type]
         sealed=Sealed(payload, wraps),  # type: ignore[arg-type]
+        delegable=row[15] == 1,
+        proof_seconds=row[16],  # type: ignore[arg-type]
+        delegation=_delegation(row[17:]) if row[17] else None,
+    )
+
+
+def _delegation(row: tuple[object, ...]) -> DelegationState:
+    delegation_id, agent, idp, subject, expires_at, revoked_at, live, member, proven_at = row
+    return DelegationState(
+        id=str(delegation_id),
+        agent=str(agent),
+        user=User(idp=str(idp), subject=str(subject)),
+        expires_at=expires_at,  # type: ignore[arg-type]
+        revoked_at=revoked_at,  # type: ignore[arg-type]
+        idp_live=live is not None,
+        proven_at=proven_at if member == 1 else None,  # type: ignore[arg-type]
     )

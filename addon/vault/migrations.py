@@ -3,7 +3,9 @@ The schema of vault.db, as appended, named steps (sqlite-utils migrations). A st
 
 Authorization rows hold no counters and no plaintext: what a request uses up lives elsewhere, and a value exists only as
 `versions.payload` with its `wraps` (see seal.py). `destinations` repeats the hosts of the sealed bindings so that a new
-tunnel can be recognised by one indexed read; it never authorises anything. Times are seconds since the epoch, UTC.
+tunnel can be recognised by one indexed read; it never authorises anything. `idps.keys` is a key set, or a shared secret
+sealed with its `idp_wraps`; a removed provider keeps its name, so that no other can take over its users. `group_proofs`
+is what the newest token of a user said about a group, written by the proxy. Times are seconds since the epoch, UTC.
 """
 
 from sqlite_utils import Database
@@ -121,6 +123,71 @@ CREATE TABLE admin_log (
     subject TEXT NOT NULL,
     detail  TEXT NOT NULL,
     hash    BLOB NOT NULL
+) STRICT
+"""
+
+
+@MIGRATIONS(name="0002_identity")
+def _identity(db: Database) -> None:
+    for statement in _IDENTITY.split(";\n\n"):
+        db.conn.execute(statement)
+
+
+_IDENTITY = """
+CREATE TABLE idps (
+    id         TEXT PRIMARY KEY,
+    name       TEXT NOT NULL UNIQUE,
+    issuer     TEXT NOT NULL,
+    rules      TEXT NOT NULL,
+    keys       BLOB,
+    revision   INTEGER NOT NULL,
+    created_at REAL NOT NULL,
+    updated_at REAL NOT NULL,
+    removed_at REAL
+) STRICT;
+
+CREATE UNIQUE INDEX idps_by_issuer ON idps (issuer) WHERE removed_at IS NULL;
+
+CREATE TABLE idp_wraps (
+    idp_id  TEXT NOT NULL REFERENCES idps (id) ON DELETE CASCADE,
+    kid     TEXT NOT NULL,
+    suite   INTEGER NOT NULL,
+    wrapped BLOB NOT NULL,
+    PRIMARY KEY (idp_id, kid)
+) STRICT;
+
+ALTER TABLE grants ADD COLUMN delegable INTEGER NOT NULL DEFAULT 0 CHECK (delegable IN (0, 1));
+
+ALTER TABLE grants ADD COLUMN delegation_seconds REAL;
+
+ALTER TABLE grants ADD COLUMN proof_seconds REAL NOT NULL DEFAULT 86400;
+
+CREATE TABLE delegations (
+    id             TEXT PRIMARY KEY,
+    grant_id       TEXT NOT NULL REFERENCES grants (id) ON DELETE CASCADE,
+    agent_id       TEXT NOT NULL REFERENCES callers (id),
+    idp            TEXT NOT NULL REFERENCES idps (name),
+    subject        TEXT NOT NULL,
+    token_id       TEXT NOT NULL,
+    token_at       REAL NOT NULL,
+    created_at     REAL NOT NULL,
+    expires_at     REAL NOT NULL,
+    revoked_at     REAL,
+    revoked_by     TEXT NOT NULL DEFAULT '',
+    revoked_reason TEXT NOT NULL DEFAULT ''
+) STRICT;
+
+CREATE INDEX delegations_by_grant ON delegations (grant_id);
+
+CREATE INDEX delegations_by_user ON delegations (idp, subject);
+
+CREATE TABLE group_proofs (
+    idp       TEXT NOT NULL,
+    subject   TEXT NOT NULL,
+    name      TEXT NOT NULL,
+    member    INTEGER NOT NULL CHECK (member IN (0, 1)),
+    proven_at REAL NOT NULL,
+    PRIMARY KEY (idp, subject, name)
 ) STRICT
 """
 

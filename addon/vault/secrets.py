@@ -14,7 +14,7 @@ from sqlite_utils import Database
 from addon import binding as bindings
 from addon import credentials
 from addon.binding import Binding
-from addon.errors import Conflict, Locked, NotFound, Usage
+from addon.errors import Conflict, Corrupt, Fault, Locked, NotFound, Usage
 from addon.principals.principal import parse_name
 from addon.vault import log
 from addon.vault.database import Connection, query, write
@@ -124,8 +124,8 @@ class Secrets:
     def set_state(self, name: str, state: str, *, now: float) -> Secret:
         """`active` or `disabled`: a disabled secret opens for nobody, and keeps its grants."""
         with write(self._database) as connection:
-            secret = self.get(name)
-            connection.execute("UPDATE secrets SET state = ?, updated_at = ? WHERE id = ?", (state, now, secret.id))
+            secret_id = self.find(name)
+            connection.execute("UPDATE secrets SET state = ?, updated_at = ? WHERE id = ?", (state, now, secret_id))
             action = "secret.enable" if state == "active" else "secret.disable"
             log.append(connection, at=now, action=action, subject=name)
         return self.get(name)
@@ -133,34 +133,50 @@ class Secrets:
     def delete(self, name: str, *, now: float) -> None:
         """Destroy every version and every grant of a secret."""
         with write(self._database) as connection:
-            secret = self.get(name)
-            grants = connection.execute("SELECT count(*) FROM grants WHERE secret_id = ?", (secret.id,)).fetchone()[0]
-            connection.execute("DELETE FROM secrets WHERE id = ?", (secret.id,))
-            log.append(connection, at=now, action="secret.delete", subject=name, secret_id=secret.id, grants=grants)
+            secret_id = self.find(name)
+            grants = connection.execute("SELECT count(*) FROM grants WHERE secret_id = ?", (secret_id,)).fetchone()[0]
+            connection.execute("DELETE FROM secrets WHERE id = ?", (secret_id,))
+            log.append(connection, at=now, action="secret.delete", subject=name, secret_id=secret_id, grants=grants)
+
+    def find(self, name: str) -> str:
+        """The id of a secret, whatever else of it can be read. Raises NotFound."""
+        rows = query(self._database, "SELECT id FROM secrets WHERE name = :name", {"name": name})
+        if not rows:
+            raise NotFound(f"no secret named {name}", hint="`vaultctl secret list` lists them")
+        return str(rows[0][0])
 
     def get(self, name: str) -> Secret:
-        """Raises NotFound with the names that come near."""
-        found = [secret for secret in self.list() if secret.name == name]
+        """Raises NotFound."""
+        secret_id = self.find(name)
+        found = self._select(secret_id)
         if not found:
-            raise NotFound(f"no secret named {name}", hint="`vaultctl secret list` lists them")
+            raise Corrupt(f"the current version of {name} is missing", hint="restore a backup, or delete the secret")
         rows = query(
             self._database,
             "SELECT version, created_at, destroys_at FROM versions WHERE secret_id = :id ORDER BY version",
-            {"id": found[0].id},
+            {"id": secret_id},
         )
         versions = tuple(Version(version=v, created_at=c, destroys_at=d) for v, c, d in rows)
         return replace(found[0], versions=versions)
 
     def list(self) -> list[Secret]:
         """All secrets by name."""
+        return list(self._select(None))
+
+    def _select(self, secret_id: str | None) -> tuple[Secret, ...]:
         rows = query(
             self._database,
             "SELECT s.id, s.name, s.kind, s.provider, s.note, s.state, s.current, s.created_at, s.updated_at, v.binding"
-            " FROM secrets s JOIN versions v ON v.secret_id = s.id AND v.version = s.current ORDER BY s.name",
-            {},
+            " FROM secrets s JOIN versions v ON v.secret_id = s.id AND v.version = s.current"
+            " WHERE :id IS NULL OR s.id = :id ORDER BY s.name",
+            {"id": secret_id},
         )
         names = ("id", "name", "kind", "provider", "note", "state", "current", "created_at", "updated_at")
-        return [Secret(**dict(zip(names, row, strict=False)), binding=bindings.load(row[9])) for row in rows]
+        return tuple(Secret(**dict(zip(names, row, strict=False)), binding=bindings.load(row[9])) for row in rows)
+
+    def kinds(self) -> frozenset[str]:
+        """The kinds that any secret has."""
+        return frozenset(kind for (kind,) in query(self._database, "SELECT DISTINCT kind FROM secrets", {}))
 
     def _next(
         self,
@@ -201,6 +217,12 @@ class Secrets:
             raise Usage(f"no such kind: {kind}", hint="one of " + ", ".join(credentials.KINDS))
         chosen = credentials.kind(kind).check_binding(binding)
         credentials.kind(kind).check_values(chosen, values)
+        try:
+            readable = bindings.load(chosen.dump()) == chosen
+        except Fault:
+            readable = False
+        if not readable:  # stored, it would keep every secret from being listed
+            raise Usage("the binding is not complete", hint="it has at least one host, method and path, in plain ASCII")
         return chosen
 
     def _add_version(
@@ -216,7 +238,7 @@ class Secrets:
     ) -> None:
         stored = binding.dump()
         place = Place(vault_id=self._vault_id, secret_id=secret_id, version=version, kind=kind, binding=stored)
-        sealed = seal(json.dumps(values).encode(), place=place, recipients=self._recipients(connection))
+        sealed = seal(json.dumps(values).encode(), place=place, recipients=recipients(connection))
         connection.execute(
             "INSERT INTO versions (secret_id, version, binding, payload, created_at) VALUES (?, ?, ?, ?, ?)",
             (secret_id, version, stored, sealed.payload, now),
@@ -228,16 +250,8 @@ class Secrets:
         private = int("private" in binding.flags)
         connection.executemany(
             "INSERT INTO destinations (secret_id, version, pattern, port, private) VALUES (?, ?, ?, ?, ?)",
-            [(secret_id, version, pattern, port, private) for pattern, port in binding.hosts],
+            [(secret_id, version, pattern, port, private) for pattern, port in dict.fromkeys(binding.hosts)],
         )
-
-    def _recipients(self, connection: Connection) -> tuple[Recipient, ...]:
-        rows = connection.execute("SELECT suite, public FROM recipients WHERE retired_at IS NULL").fetchall()
-        if not rows:
-            raise Locked(
-                "the vault knows no key to seal to", hint="restore a backup, or make a new vault with `vaultctl init`"
-            )
-        return tuple(Recipient(suite, public) for suite, public in rows)
 
     def _destroy_expired(self, connection: Connection, now: float) -> None:
         connection.execute(
@@ -245,3 +259,13 @@ class Secrets:
             " (SELECT current FROM secrets WHERE secrets.id = versions.secret_id)",
             (now,),
         )
+
+
+def recipients(connection: Connection) -> tuple[Recipient, ...]:
+    """Whom a value is sealed to now. Raises Locked if there is nobody."""
+    rows = connection.execute("SELECT suite, public FROM recipients WHERE retired_at IS NULL").fetchall()
+    if not rows:
+        raise Locked(
+            "the vault knows no key to seal to", hint="restore a backup, or make a new vault with `vaultctl init`"
+        )
+    return tuple(Recipient(suite, public) for suite, public in rows)

@@ -16,9 +16,12 @@ from addon.errors import Conflict, Fault, Locked
 from addon.model import Values
 from addon.vault import database, log, lookup
 from addon.vault.callers import Callers
+from addon.vault.delegations import Delegations
 from addon.vault.grants import Grants
+from addon.vault.idps import Idps
 from addon.vault.keyring import Keyring
 from addon.vault.lookup import GrantState, Lookup
+from addon.vault.proofs import Proofs
 from addon.vault.seal import Place, open_sealed, seal
 from addon.vault.secrets import Secrets
 
@@ -41,7 +44,10 @@ class Vault:
         self.id = str(rows[0][0])
         self.secrets = Secrets(data, self.id)
         self.callers = Callers(data)
-        self.grants = Grants(data, secrets=self.secrets, callers=self.callers)
+        self.idps = Idps(data, self.id, keyring)
+        self.grants = Grants(data, secrets=self.secrets, callers=self.callers, idps=self.idps)
+        self.delegations = Delegations(data, callers=self.callers)
+        self.proofs = Proofs(data, home / DATABASE)
 
     @classmethod
     def create(cls, home: Path, *, now: float, suite: int = 1) -> "Vault":
@@ -51,15 +57,20 @@ class Vault:
         files.make_folder(home)
         keyring = Keyring.generate(suite)
         data = database.create(home / DATABASE)
-        with database.write(data) as connection:
-            connection.execute("INSERT INTO meta (name, value) VALUES ('vault_id', ?)", (str(uuid.uuid4()),))
-            for recipient in keyring.recipients:
-                connection.execute(
-                    "INSERT INTO recipients (kid, suite, public, created_at) VALUES (?, ?, ?, ?)",
-                    (recipient.kid, recipient.suite, recipient.public, now),
-                )
-            log.append(connection, at=now, action="vault.init", subject=str(home))
-        files.create(home / KEY, keyring.dump())
+        try:
+            with database.write(data) as connection:
+                connection.execute("INSERT INTO meta (name, value) VALUES ('vault_id', ?)", (str(uuid.uuid4()),))
+                for recipient in keyring.recipients:
+                    connection.execute(
+                        "INSERT INTO recipients (kid, suite, public, created_at) VALUES (?, ?, ?, ?)",
+                        (recipient.kid, recipient.suite, recipient.public, now),
+                    )
+                log.append(connection, at=now, action="vault.init", subject=str(home))
+            files.create(home / KEY, keyring.dump())
+        except BaseException:
+            data.close()
+            database.discard(home / DATABASE)
+            raise
         return cls(home, data, None)
 
     @classmethod
@@ -109,7 +120,14 @@ class Vault:
             kind=grant.kind,
             binding=grant.binding,
         )
-        return Values(json.loads(open_sealed(grant.sealed, place=place, keyring=self._keyring)))
+        try:
+            fields = json.loads(open_sealed(grant.sealed, place=place, keyring=self._keyring))
+        except (ValueError, RecursionError):
+            fields = None
+        # Outside of the handler: the error of a parser carries what it could not parse.
+        if not isinstance(fields, dict) or not all(isinstance(value, str) for value in fields.values()):
+            raise Fault("vault_unavailable", "a sealed value is not what this software seals")
+        return Values(fields)
 
     def self_test(self) -> None:
         """
@@ -132,4 +150,5 @@ class Vault:
 
     def close(self) -> None:
         """Close the file."""
+        self.proofs.close()
         self.database.close()

@@ -1,4 +1,3 @@
-import dataclasses
 import json
 from datetime import UTC, datetime
 
@@ -75,7 +74,7 @@ def test_nothing_outside_the_allow_list_appears(record):
 
 def test_each_field_of_a_record_is_in_the_log_on_purpose():
     """If this fails, a field was added to Record: decide whether it may be kept, and say so in FIELDS."""
-    assert set(entry.FIELDS) == {field.name for field in dataclasses.fields(Record)}
+    assert set(entry.FIELDS) == set(Record._fields)
 
 
 def test_members_that_say_nothing_are_left_out():
@@ -132,7 +131,7 @@ def test_times_sort_as_text(one, other):
 
 @given(records)
 def test_the_time_is_read_off_a_line_without_parsing_it(record):
-    record = dataclasses.replace(record, id=record.id + '"at":"', reason='"at":"1999')
+    record = record._replace(id=record.id + '"at":"', reason='"at":"1999')
 
     assert entry.time_of(line_of(record)) == entry.timestamp(record.at).encode()
 

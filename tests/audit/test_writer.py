@@ -220,12 +220,12 @@ async def test_a_log_that_is_being_written_always_verifies(folder, open_writer, 
 # --- posting and closing --------------------------------------------------------------------------------------------
 
 
-def test_a_posted_record_is_written_though_nobody_waits(folder, open_writer, make):
+async def test_a_posted_record_is_written_though_nobody_waits(folder, open_writer, make):
     writer = open_writer()
 
     writer.post(make(id="r1"))
 
-    assert next(follow(folder))["id"] == "r1"
+    assert (await asyncio.to_thread(next, follow(folder)))["id"] == "r1"
 
 
 async def test_a_posted_record_shares_the_sync_of_the_next_one_awaited(folder, open_writer, make, disk, monkeypatch):

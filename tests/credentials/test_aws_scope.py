@@ -138,8 +138,8 @@ def test_any_other_host_says_nothing(host):
 @pytest.mark.parametrize("host", OTHER_SIGNATURES)
 def test_hosts_that_want_another_signature_are_refused(host):
     assert code(host) == "signing_unsupported"
-    assert code(host, service="s3", region="us-east-1") in ("signing_unsupported", "signing_scope_not_bound")
-    assert aws_scope.conflict(host, service=None, region=None)
+    assert code(host, services=("s3",), regions=("us-east-1",)) in ("signing_unsupported", "signing_scope_not_bound")
+    assert aws_scope.conflict(host, services=(), regions=())
 
 
 @pytest.mark.parametrize(
@@ -157,42 +157,70 @@ def test_the_families_differ_in_how_a_path_is_signed():
 
 
 def test_a_binding_gives_the_scope_of_a_host_that_is_not_of_aws():
-    assert aws_scope.scope("minio.test", service="s3", region="local") == aws_scope.Scope("s3", "local")
-    assert code("minio.test", service="s3") == "signing_scope_unknown"
-    assert code("minio.test", region="local") == "signing_scope_unknown"
+    assert aws_scope.scope("minio.test", services=("s3",), regions=("local",)) == aws_scope.Scope("s3", "local")
+    assert code("minio.test", services=("s3",)) == "signing_scope_unknown"
+    assert code("minio.test", regions=("local",)) == "signing_scope_unknown"
     assert code("minio.test", client_scope=("s3", "local")) == "signing_scope_unknown"
 
 
 def test_a_binding_may_not_contradict_a_host_of_aws():
-    assert aws_scope.scope("sqs.eu-west-1.amazonaws.com", service="sqs", region="eu-west-1").service == "sqs"
-    assert code("sqs.eu-west-1.amazonaws.com", service="iam") == "signing_scope_not_bound"
-    assert code("sqs.eu-west-1.amazonaws.com", region="us-east-1") == "signing_scope_not_bound"
+    assert aws_scope.scope("sqs.eu-west-1.amazonaws.com", services=("sqs",), regions=("eu-west-1",)).service == "sqs"
+    assert code("sqs.eu-west-1.amazonaws.com", services=("iam",)) == "signing_scope_not_bound"
+    assert code("sqs.eu-west-1.amazonaws.com", regions=("us-east-1",)) == "signing_scope_not_bound"
 
 
 def test_the_client_is_heard_only_where_host_and_binding_are_silent():
     fast = "my-bucket.s3-accelerate.amazonaws.com"
     assert aws_scope.scope(fast, client_scope=("s3", "eu-west-1")).region == "eu-west-1"
-    assert aws_scope.scope(fast, region="us-west-2", client_scope=("s3", "eu-west-1")).region == "us-west-2"
+    assert aws_scope.scope(fast, regions=("us-west-2",), client_scope=("s3", "eu-west-1")).region == "us-west-2"
     assert aws_scope.scope("s3.amazonaws.com", client_scope=("s3", "eu-west-1")).region == "eu-west-1"
     assert aws_scope.scope("s3.eu-west-1.amazonaws.com", client_scope=("s3", "us-east-1")).region == "eu-west-1"
     assert aws_scope.scope("s3.eu-west-1.amazonaws.com", client_scope=("iam", "us-east-1")).service == "s3"
     assert code(fast, client_scope=("iam", "eu-west-1")) == "signing_scope_unknown"
     assert code(fast, client_scope=("s3", "eu/west\r\n")) == "signing_scope_unknown"
-    assert aws_scope.scope("minio.test", service="s3", client_scope=("s3", "local")).region == "local"
+    assert aws_scope.scope("minio.test", services=("s3",), client_scope=("s3", "local")).region == "local"
+
+
+def test_of_several_names_in_a_binding_the_client_says_which():
+    bound = {"services": ("s3", "sqs"), "regions": ("eu-west-1", "local")}
+    assert aws_scope.scope("minio.test", **bound, client_scope=("sqs", "local")) == aws_scope.Scope("sqs", "local")
+    assert code("minio.test", **bound) == "signing_scope_unknown"
+    assert code("minio.test", **bound, client_scope=("iam", "local")) == "signing_scope_not_bound"
+    assert code("minio.test", **bound, client_scope=("s3", "us-east-1")) == "signing_scope_not_bound"
+    assert aws_scope.scope("sqs.eu-west-1.amazonaws.com", **bound).region == "eu-west-1"
+    assert aws_scope.scope("sqs.eu-west-1.amazonaws.com", **bound, client_scope=("iam", "x")).service == "sqs"
+    assert code("sqs.us-east-1.amazonaws.com", **bound) == "signing_scope_not_bound"
+    assert code("iam.amazonaws.com", **bound) == "signing_scope_not_bound"
+
+
+def test_the_region_that_a_host_has_by_default_must_be_bound_too():
+    assert aws_scope.scope("s3.amazonaws.com", regions=("us-east-1", "eu-west-1")).region == "us-east-1"
+    assert code("s3.amazonaws.com", regions=("us-west-1", "eu-west-1")) == "signing_scope_not_bound"
+    picked = aws_scope.scope("s3.amazonaws.com", regions=("us-west-1", "eu-west-1"), client_scope=("s3", "eu-west-1"))
+    assert picked.region == "eu-west-1"
+
+
+def test_the_region_of_a_host_in_a_binding():
+    assert aws_scope.region_of("sqs.eu-west-1.amazonaws.com") == "eu-west-1"
+    assert aws_scope.region_of("*.s3.eu-west-1.amazonaws.com") == "eu-west-1"
+    assert aws_scope.region_of("s3.amazonaws.com") is None
+    assert aws_scope.region_of("minio.test") is None
 
 
 @pytest.mark.parametrize(
-    ("host", "service", "region", "problem"),
+    ("host", "services", "regions", "problem"),
     [
-        ("minio.test", None, None, "not a host of AWS"),
-        ("minio.test", "s3", None, None),
-        ("*.example.com", None, None, None),
-        ("sqs.eu-west-1.amazonaws.com", None, None, None),
-        ("sqs.eu-west-1.amazonaws.com", "s3", None, "belongs to the service sqs"),
-        ("sqs.eu-west-1.amazonaws.com", None, "us-east-1", "lies in the region eu-west-1"),
-        ("maps.geo.eu-west-1.amazonaws.com", "geo-maps", None, None),
+        ("minio.test", [], [], "not a host of AWS"),
+        ("minio.test", ["s3"], [], None),
+        ("*.example.com", [], [], None),
+        ("sqs.eu-west-1.amazonaws.com", [], [], None),
+        ("sqs.eu-west-1.amazonaws.com", ["s3"], [], "belongs to the service sqs, not to s3"),
+        ("sqs.eu-west-1.amazonaws.com", ["s3", "sns"], [], "not to s3 or sns"),
+        ("sqs.eu-west-1.amazonaws.com", ["s3", "sqs"], ["eu-west-1", "us-east-1"], None),
+        ("sqs.eu-west-1.amazonaws.com", [], ["us-east-1"], "lies in the region eu-west-1"),
+        ("maps.geo.eu-west-1.amazonaws.com", ["geo-maps"], [], None),
     ],
 )
-def test_a_contradiction_is_found_when_the_binding_is_written(host, service, region, problem):
-    found = aws_scope.conflict(host, service=service, region=region)
+def test_a_contradiction_is_found_when_the_binding_is_written(host, services, regions, problem):
+    found = aws_scope.conflict(host, services=services, regions=regions)
     assert found is problem if problem is None else problem in found

@@ -24,8 +24,11 @@ def apply(tag, values, head=CALLER, **members):
     kind = credentials.kind(tag)
     binding = kind.check_binding(Binding(hosts=HOSTS, **members))
     kind.check_values(binding, values)
-    assert not kind.needs_body(binding, head, "api.example.com", 443)
-    return kind.apply(head, binding=binding, values=Values(values), target=TARGET, body_sha256=None)
+    plan = kind.plan(head, binding=binding, host="api.example.com")
+    assert not plan.needs_body
+    sent = plan.apply(Values(values), target=TARGET, body_sha256=None)
+    assert sent.rewriter is None
+    return sent.head
 
 
 def basic(**values):
@@ -143,8 +146,9 @@ def test_basic_refuses_what_would_not_arrive_as_it_was_typed(user, password, rea
         apply("basic", values)
     assert password == "x" or password not in refusal.value.message
     binding = credentials.kind("basic").check_binding(Binding(hosts=HOSTS))
+    plan = credentials.kind("basic").plan(CALLER, binding=binding, host="api.example.com")
     with pytest.raises(Fault):
-        credentials.kind("basic").apply(CALLER, binding=binding, values=Values(values), target=TARGET, body_sha256=None)
+        plan.apply(Values(values), target=TARGET, body_sha256=None)
 
 
 @given(st.text(max_size=40), st.text(max_size=40))

@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from addon.binding import Binding
-from addon.credentials import sigv4
+from addon.credentials import aws_request, sigv4
 from addon.credentials.kind import Target
 from addon.errors import Fault, Refusal, Usage
 from addon.model import Values
@@ -23,21 +23,22 @@ JSON = ("Content-Type", "application/x-amz-json-1.0")
 DUMMY = "AWS4-HMAC-SHA256 Credential=dummy/20100101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=00"
 
 
-def needs_body(head, host, **members):
-    return sigv4.KIND.needs_body(Binding(hosts=((host, 443),), **members), head, host, 443)
+def plan(head, host, *, port=443, **members):
+    return sigv4.KIND.plan(head, binding=Binding(hosts=((host, port),), **members), host=host)
 
 
-def sign(head, host, *, body=None, key=KEY, port=443, now=NOW, **members):
-    binding = Binding(hosts=((host, port),), **members)
-    needed = sigv4.KIND.needs_body(binding, head, host, port)
-    assert needed is (body is not None)
-    return sigv4.KIND.apply(
-        head,
-        binding=binding,
-        values=Values(key),
+def send(head, host, *, body=None, key=KEY, port=443, now=NOW, **members):
+    made = plan(head, host, port=port, **members)
+    assert made.needs_body is (body is not None)
+    return made.apply(
+        Values(key),
         target=Target(host=host, port=port, now=now),
-        body_sha256=hashlib.sha256(body).hexdigest() if needed else None,
+        body_sha256=hashlib.sha256(body).hexdigest() if made.needs_body else None,
     )
+
+
+def sign(head, host, **options):
+    return send(head, host, **options).head
 
 
 def code(head, host, body=None, **members):
@@ -91,14 +92,18 @@ def test_the_time_is_the_argument_and_nothing_else(head):
 
 @pytest.mark.parametrize("spelling", ["MINIO.example.com", "minio.example.com.", "minio.example.com:443"])
 def test_host_is_written_as_the_destination(head, crt, spelling):
-    sent = sign(head("GET /", ("host", spelling)), "minio.example.com", service="s3", region="local")
+    sent = sign(head("GET /", ("host", spelling)), "minio.example.com", services=("s3",), regions=("local",))
     assert sent.headers[0] == (b"host", b"minio.example.com")
     assert crt(sent) == ("s3", "local")
 
 
 def test_a_port_of_its_own_stays_in_host(head, crt):
     sent = sign(
-        head("GET /", ("Host", "minio.example.com:9000")), "minio.example.com", port=9000, service="s3", region="r"
+        head("GET /", ("Host", "minio.example.com:9000")),
+        "minio.example.com",
+        port=9000,
+        services=("s3",),
+        regions=("r",),
     )
     assert fields(sent)["host"] == "minio.example.com:9000"
     assert crt(sent) == ("s3", "r")
@@ -151,14 +156,18 @@ def test_a_constant_is_signed_too(head, crt):
         (S3, "GET /", [], EMPTY),
         (S3, "PUT /k", [("Content-Length", "0")], EMPTY),
         (S3, "PUT /k", [("Content-Length", "5")], "UNSIGNED-PAYLOAD"),
-        (S3, "PUT /k", [("Transfer-Encoding", "chunked")], "UNSIGNED-PAYLOAD"),
-        (S3, "POST /k?uploads", [], "UNSIGNED-PAYLOAD"),
         (S3, "PUT /k", [("Content-Length", "5"), ("x-amz-content-sha256", "A" * 64)], "a" * 64),
         (S3, "PUT /k", [("Content-Length", "5"), ("x-amz-content-sha256", "UNSIGNED-PAYLOAD")], "UNSIGNED-PAYLOAD"),
         (
             S3,
             "PUT /k",
             [("Content-Encoding", "aws-chunked"), ("x-amz-content-sha256", "STREAMING-UNSIGNED-PAYLOAD-TRAILER")],
+            "STREAMING-UNSIGNED-PAYLOAD-TRAILER",
+        ),
+        (
+            S3,
+            "PUT /k",
+            [("Transfer-Encoding", "chunked"), ("x-amz-content-sha256", "STREAMING-UNSIGNED-PAYLOAD-TRAILER")],
             "STREAMING-UNSIGNED-PAYLOAD-TRAILER",
         ),
         (DYNAMODB, "POST /", [JSON, ("Content-Length", "0")], EMPTY),
@@ -168,8 +177,9 @@ def test_a_constant_is_signed_too(head, crt):
 )
 def test_these_bodies_stream(head, host, line, headers, signed):
     request = head(line, ("Host", host), *headers)
-    assert not needs_body(request, host)
-    assert fields(sign(request, host))["x-amz-content-sha256"] == signed
+    sent = send(request, host)
+    assert fields(sent.head)["x-amz-content-sha256"] == signed
+    assert sent.rewriter is None
 
 
 @pytest.mark.parametrize(
@@ -184,26 +194,69 @@ def test_these_bodies_stream(head, host, line, headers, signed):
 )
 def test_the_bodies_of_other_services_are_hashed(head, crt, headers):
     request = head("POST /", ("Host", DYNAMODB), JSON, *headers)
-    assert needs_body(request, DYNAMODB)
     assert crt(sign(request, DYNAMODB, body=b"{}"), body=b"{}") == ("dynamodb", "eu-west-1")
 
 
+CHUNKED = ("Transfer-Encoding", "chunked")
+
+
+@pytest.mark.parametrize(
+    ("line", "headers", "signed"),
+    [
+        ("PUT /k", [CHUNKED], hashlib.sha256(b"{}").hexdigest()),
+        ("POST /k?uploads", [], hashlib.sha256(b"{}").hexdigest()),
+        ("DELETE /k", [], hashlib.sha256(b"{}").hexdigest()),
+        ("PUT /k", [CHUNKED, ("x-amz-content-sha256", "A" * 64)], "a" * 64),
+        ("PUT /k", [CHUNKED, ("x-amz-content-sha256", "UNSIGNED-PAYLOAD")], "UNSIGNED-PAYLOAD"),
+    ],
+)
+def test_s3_bodies_without_a_length_are_held_until_they_have_one(head, line, headers, signed):
+    sent = sign(head(line, ("Host", S3), *headers), S3, body=b"{}")
+    assert fields(sent)["x-amz-content-sha256"] == signed
+
+
+@pytest.mark.parametrize("trailer", ["", "-TRAILER"])
+@pytest.mark.parametrize("framing", [("Content-Length", "66824"), CHUNKED])
+def test_signed_chunks_are_signed_again(head, crt, trailer, framing):
+    word = f"STREAMING-AWS4-HMAC-SHA256-PAYLOAD{trailer}"
+    headers = [("Content-Encoding", "aws-chunked"), ("x-amz-content-sha256", word), framing]
+    sent = send(head("PUT /k", ("Host", S3), *headers), S3)
+    assert crt(sent.head) == ("s3", "eu-west-1")
+    assert fields(sent.head)["x-amz-content-sha256"] == word
+    last = b"0;chunk-signature=" + b"0" * 64 + b"\r\n"
+    if trailer:
+        last += b"x-amz-checksum-crc32:AAAAAA==\r\nx-amz-trailer-signature:" + b"0" * 64 + b"\r\n"
+    out = sent.rewriter.feed(last + b"\r\n") + sent.rewriter.finish()
+    assert len(out) == len(last) + 2
+    assert b"0" * 64 not in out
+
+
+def test_the_key_of_an_upload_is_forgotten_with_its_end(head):
+    word = ("x-amz-content-sha256", "STREAMING-AWS4-HMAC-SHA256-PAYLOAD")
+    rewriter = send(head("PUT /k", ("Host", S3), ("Content-Length", "9"), word), S3).rewriter
+    rewriter.feed(b"0;chunk-signature=" + b"0" * 64 + b"\r\n\r\n")
+    rewriter.finish()
+    assert not rewriter._key
+    assert rewriter.finish() == b""
+
+
+@pytest.mark.parametrize(
+    ("line", "host"), [("PUT /k?{V4}", S3), ("POST /", DYNAMODB)], ids=["presigned", "another service"]
+)
+def test_signed_chunks_are_for_s3_and_for_headers(head, line, host):
+    word = ("x-amz-content-sha256", "STREAMING-AWS4-HMAC-SHA256-PAYLOAD")
+    assert code(head(line.format(V4=V4), ("Host", host), word), host) == "signing_unsupported"
+
+
 def test_a_missing_hash_is_a_fault(head):
+    made = plan(head("POST /", ("Host", DYNAMODB), JSON), DYNAMODB)
     with pytest.raises(Fault):
-        sigv4.KIND.apply(
-            head("POST /", ("Host", DYNAMODB), JSON),
-            binding=Binding(hosts=((DYNAMODB, 443),)),
-            values=Values(KEY),
-            target=Target(host=DYNAMODB, port=443, now=NOW),
-            body_sha256=None,
-        )
+        made.apply(Values(KEY), target=Target(host=DYNAMODB, port=443, now=NOW), body_sha256=None)
 
 
 @pytest.mark.parametrize(
     "headers",
     [
-        [("x-amz-content-sha256", "STREAMING-AWS4-HMAC-SHA256-PAYLOAD")],
-        [("x-amz-content-sha256", "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER")],
         [("x-amz-content-sha256", "STREAMING-AWS4-ECDSA-P256-SHA256-PAYLOAD")],
         [("x-amz-content-sha256", "STREAMING-AWS4-HMAC-SHA256-EVENTS")],
         [("x-amz-content-sha256", "nonsense")],
@@ -241,12 +294,29 @@ def test_the_caller_is_asked_where_the_host_does_not_say_the_region(head, crt):
     assert code(head("GET /", ("Host", fast)), fast) == "signing_scope_unknown"
 
 
+def test_the_caller_is_asked_though_its_access_key_id_was_taken_for_the_tag(head, crt, crt_presigned):
+    fast = "my-bucket.s3-accelerate.amazonaws.com"
+    blank = DUMMY.replace("dummy", "").replace("us-east-1", "ap-south-1")
+    assert crt(sign(head("GET /", ("Host", fast), ("Authorization", blank)), fast)) == ("s3", "ap-south-1")
+    url = V4.replace("=dummy", "=").replace("eu-west-1", "ap-south-1")
+    given = crt_presigned(sign(head(f"GET /?{url}", ("Host", fast)), fast))
+    assert given["X-Amz-Credential"] == "AKIDEXAMPLE/20150830/ap-south-1/s3/aws4_request"
+
+
+@pytest.mark.parametrize("known", [{"services": ("s3",)}, {"services": ("s3",), "regions": ("eu-west-1", "local")}])
+def test_a_host_of_ones_own_is_signed_for_what_the_caller_says_within_the_binding(head, crt, known):
+    stated = DUMMY.replace("us-east-1", "local")
+    request = head("GET /", ("Host", "minio.example.com"), ("Authorization", stated))
+    assert crt(sign(request, "minio.example.com", **known)) == ("s3", "local")
+
+
 @pytest.mark.parametrize(
     ("host", "members", "refused"),
     [
         ("minio.example.com", {}, "signing_scope_unknown"),
-        (S3, {"service": "dynamodb"}, "signing_scope_not_bound"),
-        (S3, {"region": "us-east-1"}, "signing_scope_not_bound"),
+        (S3, {"services": ("dynamodb",)}, "signing_scope_not_bound"),
+        (S3, {"regions": ("us-east-1",)}, "signing_scope_not_bound"),
+        (S3, {"services": ("sqs", "sns"), "regions": ("eu-west-1",)}, "signing_scope_not_bound"),
         ("x.mrap.accesspoint.s3-global.amazonaws.com", {}, "signing_unsupported"),
         ("b--use1-az6--x-s3.s3express-use1-az6.us-east-1.amazonaws.com", {}, "signing_unsupported"),
     ],
@@ -282,6 +352,7 @@ def test_everything_that_may_be_signed_in_a_presigned_request_is(head, crt_presi
             ("Authorization", "x"),
         ),
         S3,
+        body=b"",
         key=KEY | {"session_token": "to/ken"},
     )
     assert crt_presigned(sent, token="to/ken")["X-Amz-SignedHeaders"] == "content-type;host;x-amz-acl"
@@ -289,12 +360,12 @@ def test_everything_that_may_be_signed_in_a_presigned_request_is(head, crt_presi
 
 
 def test_a_hash_in_the_query_of_a_presigned_url_stays(head, crt_presigned):
-    sent = sign(head(f"PUT /k?X-Amz-Content-Sha256=UNSIGNED-PAYLOAD&{V4}", ("Host", S3)), S3)
+    sent = sign(head(f"PUT /k?X-Amz-Content-Sha256=UNSIGNED-PAYLOAD&{V4}", ("Host", S3)), S3, body=b"")
     assert crt_presigned(sent)["X-Amz-Content-Sha256"] == "UNSIGNED-PAYLOAD"
 
 
 def test_a_hash_in_a_header_of_a_presigned_request_is_signed_as_it_stands(head):
-    sent = sign(head(f"PUT /k?{V4}", ("Host", S3), ("x-amz-content-sha256", EMPTY)), S3)
+    sent = sign(head(f"PUT /k?{V4}", ("Host", S3), ("x-amz-content-sha256", EMPTY)), S3, body=b"")
     assert fields(sent) == {"host": S3, "x-amz-content-sha256": EMPTY}
     assert b"X-Amz-SignedHeaders=host%3Bx-amz-content-sha256&" in sent.target
 
@@ -312,7 +383,7 @@ def test_a_presigned_url_that_has_run_out_stays_run_out(head, crt_presigned):
         (NOW - 60, "20150830T123459Z", "1"),
     ],
 )
-@pytest.mark.parametrize("access", ["AWSAccessKeyId=dummy&", ""], ids=["whole", "placeholder taken off"])
+@pytest.mark.parametrize("access", ["AWSAccessKeyId=dummy&", "AWSAccessKeyId=&"], ids=["whole", "taken for the tag"])
 def test_a_version_2_url_becomes_version_4(head, crt_presigned, access, deadline, date, expires):
     old = f"{access}Signature=vjbyPxybdZaNmGa%2ByT272YEAiv4%3D&Expires={int(deadline)}"
     sent = sign(head(f"GET /k?versionId=3&{old}&x-id=1", ("Host", S3)), S3)
@@ -380,6 +451,8 @@ MINTING = [
         [("x-amz-target", f"{TARGET}.ListImages")],
     ),
     ("POST /", ECR, []),
+    ("POST /", ECR, [("X-Amz-Target", f"{TARGET}.getauthorizationtoken")]),
+    ("POST /", ECR, [("X-Amz-Target", f"{TARGET}.ListImages#GetAuthorizationToken")]),
     ("POST /v1/authorization-token?domain=d", CODEARTIFACT, []),
     ("POST //v1/./authorization-token/", CODEARTIFACT, []),
     ("POST /v1/%61uthorization-token", CODEARTIFACT, []),
@@ -403,15 +476,16 @@ HARMLESS = [
 def test_an_operation_that_hands_out_credentials_is_refused(head, line, host, headers):
     request = head(line, ("Host", host), *headers)
     with pytest.raises(Refusal) as refusal:
-        needs_body(request, host)
+        plan(request, host)
     assert refusal.value.code == "credential_minting"
 
 
 @pytest.mark.parametrize(("line", "host", "headers"), MINTING, ids=[f"{m[1]} {m[0][:40]}" for m in MINTING])
 def test_the_binding_may_allow_it(head, line, host, headers):
     request = head(line, ("Host", host), *headers)
-    needed = needs_body(request, host, flags=frozenset({"allow-credential-minting"}))
-    assert sign(request, host, body=b"" if needed else None, flags=frozenset({"allow-credential-minting"}))
+    allowed = {"flags": frozenset({"allow-credential-minting"})}
+    needed = plan(request, host, **allowed).needs_body
+    assert sign(request, host, body=b"" if needed else None, **allowed)
 
 
 @pytest.mark.parametrize(("line", "host", "headers"), HARMLESS)
@@ -442,9 +516,9 @@ def test_the_fields_are_those_of_an_access_key():
     ("host", "members", "problem"),
     [
         ("minio.example.com", {}, "does not say the service"),
-        (S3, {"service": "sqs"}, "belongs to the service s3"),
-        (S3, {"service": "s3/x"}, "not an AWS service"),
-        (S3, {"region": "eu west"}, "not an AWS region"),
+        (S3, {"services": ("sqs",)}, "belongs to the service s3"),
+        (S3, {"services": ("s3/x",)}, "not an AWS service"),
+        (S3, {"regions": ("eu west",)}, "not an AWS region"),
         (S3, {"constants": (("X-Amz-Date", "1"),)}, "part of the signature"),
         (S3, {"constants": (("x_amz_content_sha256", "1"),)}, "part of the signature"),
         ("x.mrap.accesspoint.s3-global.amazonaws.com", {}, "not signed with SigV4"),
@@ -456,7 +530,11 @@ def test_a_binding_that_could_never_be_signed_is_refused_when_written(host, memb
 
 
 def test_a_binding_that_can_be_signed_is_taken_as_it_is():
-    for host, members in ((S3, {}), ("minio.example.com", {"service": "s3", "region": "local"}), ("*.example.com", {})):
+    for host, members in (
+        (S3, {}),
+        ("minio.example.com", {"services": ("s3",), "regions": ("local",)}),
+        ("*.example.com", {}),
+    ):
         binding = Binding(hosts=((host, 443),), **members)
         assert sigv4.KIND.check_binding(binding) == binding
 
@@ -490,7 +568,7 @@ def test_a_key_id_of_any_other_store_is_taken():
 
 
 def test_a_key_does_not_print(head):
-    assert KEY["secret_access_key"] not in repr(sigv4._key(Values(KEY)))
+    assert KEY["secret_access_key"] not in repr(aws_request.read_key(Values(KEY)))
 
 
 def test_nothing_is_logged_however_loud_the_loggers_are(head, caplog):

@@ -60,18 +60,15 @@ def requests(seed, count):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_an_independent_signer_agrees_with_every_request(seed, crt):
-    kind = sigv4.KIND
     for host, head, body in requests(seed, 500):
-        named = {"service": "s3", "region": "local"} if host.startswith("minio") else {}
+        named = {"services": ("s3",), "regions": ("local",)} if host.startswith("minio") else {}
         binding = Binding(hosts=((host, 443),), **named)
-        needed = kind.needs_body(binding, head, host, 443)
-        sent = kind.apply(
-            head,
-            binding=binding,
-            values=VALUES,
+        plan = sigv4.KIND.plan(head, binding=binding, host=host)
+        sent = plan.apply(
+            VALUES,
             target=Target(host=host, port=443, now=NOW),
-            body_sha256=hashlib.sha256(body).hexdigest() if needed else None,
-        )
+            body_sha256=hashlib.sha256(body).hexdigest() if plan.needs_body else None,
+        ).head
         authority = None if b"host" in [name.lower() for name, _ in head.headers] else host
         assert crt(sent, authority=authority, body=body) == HOSTS[host], head
         assert sent.target.isascii()

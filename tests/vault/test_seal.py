@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from addon import binding
-from addon.binding import Binding, Placement
+from addon.binding import Binding, Placement, Role
 from addon.errors import Fault, Locked, Usage
 from addon.vault import seal as module
 from addon.vault.keyring import Keyring, PrivateKey
@@ -25,8 +25,8 @@ BOUND = Binding(
     paths=("/v1/",),
     placements=(Placement("header", "authorization", "Bearer {value}"),),
     constants=(("x-version", "2026-01-01"),),
-    service="s3",
-    region="eu-central-1",
+    services=("s3",),
+    regions=("eu-central-1",),
 )
 PLACE = Place(vault_id="vlt_one", secret_id="sec_one", version=3, kind="bearer", binding=BOUND.dump())
 PLAINTEXT = b"sk_live_example"
@@ -167,10 +167,12 @@ def test_a_value_does_not_open_elsewhere(sealed, ring, change):
         {"placements": (Placement("header", "authorization", "{value}"),)},
         {"constants": ()},
         {"constants": (("x-version", "2026-01-02"),)},
-        {"service": "sts"},
-        {"service": None},
-        {"region": "us-east-1"},
-        {"region": None},
+        {"services": ("sts",)},
+        {"services": ()},
+        {"services": ("s3", "sts")},
+        {"regions": ("us-east-1",)},
+        {"regions": ()},
+        {"role": Role(arn="arn:aws:iam::1:role/r")},
         {"flags": frozenset({"private"})},
         {"scheme": "http"},
     ],
@@ -184,7 +186,7 @@ def test_a_value_does_not_open_under_a_changed_binding(sealed, ring, change):
 def test_the_binding_changes_every_member_in_the_list_above():
     """A member added to Binding must be added to the cases: nothing about a binding is outside the seal."""
     assert {f.name for f in dataclasses.fields(Binding)} == {
-        "hosts", "methods", "paths", "placements", "constants", "service", "region", "flags", "scheme",
+        "hosts", "methods", "paths", "placements", "constants", "services", "regions", "role", "flags", "scheme",
     }  # fmt: skip
 
 

@@ -3,6 +3,7 @@ import io
 import json
 import os
 import select
+import signal
 import stat
 import subprocess
 import sys
@@ -159,17 +160,24 @@ def test_tail_gives_the_last_ten(cli, home):
 def test_tail_goes_on_until_it_is_interrupted(cli, written):
     command = [sys.executable, "-m", "vaultctl", "audit", "tail", "-f", "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ) as running:
-        seen = b""
-        assert select.select([running.stdout], [], [], 20)[0]
-        while seen.count(b"\n") < 4:
-            seen += os.read(running.stdout.fileno(), 65536)
-        writer = Writer(written / "audit", clock=lambda: NOW + 10, durability="process")
-        writer.post(record(4))
-        writer.close()
-        while seen.count(b"\n") < 5:
-            assert select.select([running.stdout], [], [], 20)[0]
-            seen += os.read(running.stdout.fileno(), 65536)
-        running.send_signal(2)
-        assert running.wait(20) == 0
-        assert running.stderr.read() == b""
-    assert [json.loads(line)["id"] for line in seen.splitlines()][-1] == "request-4"
+        try:
+            seen = lines(running.stdout, 4)
+            writer = Writer(written / "audit", clock=lambda: NOW + 10, durability="process")
+            writer.post(record(4))
+            writer.close()
+            seen += lines(running.stdout, 1)
+            running.send_signal(signal.SIGINT)
+            assert running.wait(20) == 0
+            assert running.stderr.read() == b""
+        finally:
+            running.kill()
+    assert json.loads(seen.splitlines()[-1])["id"] == "request-4"
+
+
+def lines(stream, count):
+    """The next so many lines, or what came of them in twenty seconds."""
+    data, deadline = b"", time.monotonic() + 20
+    while data.count(b"\n") < count and select.select([stream], [], [], max(0.0, deadline - time.monotonic()))[0]:
+        data += os.read(stream.fileno(), 65536)
+    assert data.count(b"\n") == count
+    return data

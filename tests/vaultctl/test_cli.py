@@ -1,6 +1,7 @@
 """The frame around every command: loading, shared options, errors and exit codes."""
 
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -164,6 +165,14 @@ def test_an_unexpected_exception_shows_its_type_and_nothing_it_holds(raising, ca
 def test_a_failure_of_the_system_names_the_file(raising):
     ran = raising(OSError(28, "No space left on device", "/somewhere"))
     assert (ran.code, ran.error) == (1, "no space left on device: /somewhere")
+
+
+def test_a_full_disk_leaves_the_vault_as_it_was(cli, home):
+    limited = shell("app", "create", "x", preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)))
+    assert limited.returncode == 5
+    assert limited.stderr.startswith("error: the vault ")
+    assert limited.stdout == ""
+    assert cli("app", "list", "--json").json == []
 
 
 def test_an_interrupt_is_130(raising):

@@ -55,7 +55,6 @@ def test_policies_are_kept_as_typed(cli, stripe):
         (("stripe", "--to", "agent:billing"), 3),
         (("stripe", "--to", "billing"), 2),
         (("stripe", "--to", "robot:billing"), 2),
-        (("stripe", "--to", "user:okta/ann"), 2),
         (("stripe",), 2),
         (("stripe", "--to", "system:billing", "--expires", "yesterday"), 2),
         (("stripe", "--to", "system:billing", "--expires", "1000"), 2),

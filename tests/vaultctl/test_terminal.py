@@ -77,6 +77,36 @@ def test_a_bad_entry_stores_nothing(terminal, cli, answers, problem):
     assert cli("secret", "list", "--json").json == []
 
 
+def test_only_what_is_missing_is_asked_for(terminal, tmp_path):
+    fields = tmp_path / "aws.json"
+    fields.write_text(f'{{"access_key_id": "AKIAIOSFODNN7EXAMPLE", "secret_access_key": "{TYPED}"}}')
+    aws = ("secret", "set", "aws", "--kind", "sigv4", "--host", "sqs.eu-west-1.amazonaws.com")
+    code, screen = terminal(*aws, "--fields-from", str(fields))
+    assert code == 0, screen
+    code, screen = terminal(
+        *STORE[:2], "wiki", *STORE[3:], "--kind", "basic", "--field", "user=bot", answers=[TYPED + "\n"] * 2
+    )
+    assert code == 0, screen
+    assert TYPED not in screen
+
+
+def test_stdin_is_not_read_from_a_terminal_that_would_show_it(terminal):
+    for source in (("--fields-from", "-"), ("--field", "token=@-")):
+        code, screen = terminal(*STORE, *source)
+        assert code == 2
+        assert "error: a value typed here would be shown" in screen
+
+
+def test_a_value_that_does_not_look_right_is_asked_about(terminal, cli):
+    store = ("secret", "set", "stripe", "--provider", "stripe")
+    code, screen = terminal(*store, answers=["pk_live_1\n", "pk_live_1\n", "n\n"])
+    assert code == 1
+    assert "does not look like the token of Stripe" in screen
+    assert cli("secret", "list", "--json").json == []
+    code, screen = terminal(*store, answers=["pk_live_1\n", "pk_live_1\n", "y\n"])
+    assert code == 0, screen
+
+
 def test_destroying_asks_and_no_means_no(terminal, cli, stripe):
     code, screen = terminal("secret", "delete", "stripe", answers=["n\n"])
     assert code == 1

@@ -23,7 +23,7 @@ def init(session: Session, constrain: tuple[str, ...]) -> None:
     Make a CA where there is none.
 
     `vaultctl init` has made one already. With --constrain, clients accept it for the named hosts and what is below
-    them, so all other traffic must pass around it: start the proxy with --intercept bound.
+    them, and refuse it for all others: let only those hosts go through the proxy.
     """
     session.vault()
     path = trust.create(session.home, now=session.now, constrain=constrain)

@@ -1,22 +1,27 @@
 """`grant`: who may use which secret, how and until when."""
 
+from pathlib import Path
+
 import click
 
 from addon import principals
+from addon.errors import Usage
 from addon.explanation import Explanation, attempt
 from addon.explanation import explain as explain_request
 from addon.model import Caller
 from addon.pipeline import Step
 from addon.policies import KINDS
 from addon.policies.cidr import contains
-from addon.principals import named_caller
+from addon.principals import named_idp
 from addon.vault.callers import Member
 from addon.vault.grants import Grant
-from vaultctl import callers, times
+from vaultctl import callers, times, tokens
 from vaultctl.command import noun
 from vaultctl.console import Session, facts, pass_session, table
 
 DENIED = 4
+
+_FORMS = ", ".join(kind.form for kind in principals.KINDS.values())
 
 grant = noun("grant", help="Who may use which secret, how and until when.")
 
@@ -29,12 +34,15 @@ grant = noun("grant", help="Who may use which secret, how and until when.")
     ],
 )
 @click.argument("secret")
-@click.option("--to", "principal", required=True, metavar="PRINCIPAL", help="Whom: system:APP or agent:NAME.")
+@click.option("--to", "principal", required=True, metavar="PRINCIPAL", help=f"Whom: {_FORMS}.")
 @click.option("--label", default="", metavar="L", help="A note for people.")
 @click.option("--expires", metavar="WHEN", help="A duration such as 30d, or a TIME. Otherwise until revoked.")
 @click.option("--method", "methods", multiple=True, metavar="M", help="Only these methods. May be repeated.")
 @click.option("--path", "paths", multiple=True, metavar="P", help="Only paths under this prefix. May be repeated.")
 @click.option("--cidr", "cidrs", multiple=True, metavar="C", help="Only from this network. May be repeated.")
+@click.option("--delegable", is_flag=True, help="Its users may delegate it to agents.")
+@click.option("--max-delegation", metavar="D", help="The longest delegation of it. Otherwise 90d.")
+@click.option("--max-proof-age", metavar="D", help="How old a token may be that proves the group of a delegation. Otherwise 24h.")  # fmt: skip
 @pass_session
 def issue(
     session: Session,
@@ -46,10 +54,15 @@ def issue(
     methods: tuple[str, ...],
     paths: tuple[str, ...],
     cidrs: tuple[str, ...],
+    delegable: bool,
+    max_delegation: str | None,
+    max_proof_age: str | None,
 ) -> None:
     """Let a principal use SECRET, and print the id of the grant."""
     typed = {"methods": methods, "paths": paths, "cidr": cidrs}
     rules = tuple((kind, KINDS[kind].parse(values)) for kind, values in typed.items() if values)
+    if not delegable and (max_delegation or max_proof_age):
+        raise Usage("a limit of delegations, but none are allowed", hint="add --delegable")
     issued = session.vault(writable=True).grants.issue(
         secret,
         principal=principal,
@@ -57,6 +70,9 @@ def issue(
         expires_at=None if expires is None else times.deadline(expires, now=session.now),
         label=label,
         rules=rules,
+        delegable=delegable,
+        delegation_seconds=times.parse_duration(max_delegation) if max_delegation else None,
+        proof_seconds=times.parse_duration(max_proof_age or "24h"),
     )
     document = {
         "grant_id": issued.id,
@@ -65,7 +81,10 @@ def issue(
         "expires_at": times.rfc3339_or_none(issued.expires_at),
     }
     session.emit(document, [issued.id])
-    session.note(f"{issued.principal} may use {issued.secret}: send X-Alter-Grant: {issued.id} through the proxy")
+    token = " and the user's token as X-Alter-User-Token" if named_idp(issued.principal) else ""
+    session.note(
+        f"{issued.principal} may use {issued.secret}: send X-Alter-Grant: {issued.id}{token} through the proxy"
+    )
 
 
 @grant.command("list", examples=["vaultctl grant list", "vaultctl grant list --secret stripe --state active --json"])
@@ -140,11 +159,23 @@ def revoke(
 @click.option("--url", required=True, metavar="URL", help="Where the request would go.")
 @click.option("--method", default="GET", show_default=True, metavar="M", help="Its method.")
 @click.option("--as", "caller_text", metavar="CALLER", help="Who would call. Otherwise the one the grant names.")
+@click.option("--user-token-file", metavar="F", help="The token of the user who would sit before it; `-` is stdin.")
+@tokens.means
 @click.option("--ip", default="127.0.0.1", show_default=True, metavar="IP", help="From which address.")
 @click.option("--at", metavar="TIME", help="When. Otherwise now.")
 @pass_session
 def explain(
-    session: Session, *, grant_id: str, url: str, method: str, caller_text: str | None, ip: str, at: str | None
+    session: Session,
+    *,
+    grant_id: str,
+    url: str,
+    method: str,
+    caller_text: str | None,
+    user_token_file: str | None,
+    upstream_ca: Path | None,
+    shared_secret_file: str | None,
+    ip: str,
+    at: str | None,
 ) -> None:
     """
     Walk through the decision about a request nobody made.
@@ -154,14 +185,20 @@ def explain(
     now = session.now if at is None else times.parse_time(at)
     request = attempt(grant_id, url=url, method=method, client_ip=ip)
     vault = session.vault()
-    principal = vault.grants.get(grant_id).principal
-    named = callers.parse(caller_text) if caller_text else named_caller(principal)
+    named = callers.parse(caller_text) if caller_text else callers.named_by(vault, grant_id)
     member = vault.callers.get(*named) if named else None
+    token = tokens.read_token(user_token_file) if user_token_file else None
     if member and (problem := _barred(member, ip)):
         result = Explanation("refused", "caller_invalid", (Step("caller", "caller_invalid", problem),))
     else:
-        caller = Caller(type=member.type, name=member.name, key_id="") if member else None
-        result = explain_request(request, vault=vault, caller=caller, now=now)
+        try:
+            means = tokens.Means(upstream_ca, shared_secret_file)
+            user = tokens.verify(vault, token, means=means, now=now) if token and member else None
+        except tokens.Unproved as unproved:
+            result = Explanation("refused", "user_token_invalid", (Step("user", "user_token_invalid", unproved.message),))  # fmt: skip
+        else:
+            caller = Caller(type=member.type, name=member.name, key_id="", user=user) if member else None
+            result = explain_request(request, vault=vault, caller=caller, now=now)
     session.emit(
         {
             "decision": result.decision,
@@ -195,6 +232,9 @@ def _document(each: Grant, *, now: float) -> dict[str, object]:
         "state": each.state(now),
         "label": each.label,
         "policies": [{"kind": kind, **params} for kind, params in each.policies],
+        "delegable": each.delegable,
+        "max_delegation_seconds": each.delegation_seconds,
+        "max_proof_age_seconds": each.proof_seconds if each.delegable else None,
         "created_at": times.rfc3339(each.created_at),
         "expires_at": times.rfc3339_or_none(each.expires_at),
         "revoked_at": times.rfc3339_or_none(each.revoked_at),

@@ -19,9 +19,8 @@ from typing import Any, NoReturn
 import click
 
 from addon.errors import OperatorError, Unreachable, Usage
-from addon.principals import named_caller
 from addon.vault import Vault
-from vaultctl import callers, proxy, times, trust
+from vaultctl import aws, callers, proxy, times, trust
 from vaultctl.command import Command, command
 from vaultctl.console import Session, pass_session
 from vaultctl.trust import Environment
@@ -66,6 +65,7 @@ def _options(function: Callable[..., Any]) -> Callable[..., Any]:
     examples=[
         "vaultctl run --as billing -- python report.py",
         "vaultctl run --grant 0b6f3c1e-9f53-4a53-9b36-6d0c9b6a8a51 -- curl https://api.stripe.com/v1/charges",
+        "vaultctl run --grant 5d2a7c84-60b1-4a0e-8f6f-3f1c2b9d7e10 -- aws s3 ls",
     ],
 )
 @_options
@@ -118,7 +118,7 @@ def env(
     """
     Print the environment that `run` would give, with a new key in it.
 
-    SSL_CERT_DIR, which would undo it, is unset for sh and fish; a dotenv file and JSON cannot say so.
+    Variables that would undo it (SSL_CERT_DIR, and AWS_SESSION_TOKEN where a grant is for AWS) are unset for sh and fish; a dotenv file and JSON cannot say so.
     """
     made = _environment(session, grant_ids=grant_ids, caller_text=caller_text, ttl=ttl, server=proxy.parse(proxy_url))
     session.emit(made.variables, [WRITERS[shell](made)])
@@ -141,24 +141,28 @@ def _environment(
         caller_type, name, now=session.now, expires_at=session.now + lifetime, session=True, grants=grant_ids
     )
     only = grant_ids[0] if len(grant_ids) == 1 else None
-    return trust.environment(session.home, proxy=server, name=name, key=key, grant_id=only)
+    made = trust.environment(session.home, proxy=server, name=name, key=key, grant_id=only)
+    return aws.extend(made, vault, grant_ids)
 
 
 def _caller(vault: Vault, grant_ids: tuple[str, ...], text: str | None, *, now: float) -> tuple[str, str]:
     """The one caller whose key it will be. Raises Usage unless it can use every grant."""
     chosen = callers.parse(text) if text else None
     for grant_id in grant_ids:
-        grant = vault.grants.get(grant_id)
+        named = callers.named_by(vault, grant_id)
+        delegated = [each for each in vault.delegations.list() if each.id == grant_id]
+        grant = delegated[0] if delegated else vault.grants.get(grant_id)
         if grant.state(now) != "active":
             raise Usage(
                 f"the grant {grant_id} is {grant.state(now)}", hint="issue a new one with `vaultctl grant issue`"
             )
-        named = named_caller(grant.principal)
         if named is None:
-            raise Usage(f"the grant {grant_id} names no app or agent", hint="say who calls with --as")
+            if chosen is None or chosen[0] != "app":
+                raise Usage(f"the grant {grant_id} names no app or agent", hint="say which app calls with --as; it sends the user's token itself")  # fmt: skip
+            continue
         if chosen is not None and chosen != named:
             raise Usage(
-                f"the grant {grant_id} names {grant.principal}, not {':'.join(chosen)}",
+                f"the grant {grant_id} names {':'.join(named)}, not {':'.join(chosen)}",
                 hint="all grants of one run belong to one caller",
             )
         chosen = named

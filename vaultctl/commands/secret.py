@@ -57,6 +57,9 @@ def _value_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--kind", type=click.Choice(tuple(credentials.KINDS)), help="How the value goes into a request.")
 @bindings.options
 @click.option("--private", is_flag=True, help="The host may have a private address.")
+@click.option(
+    "--allow-credential-minting", "minting", is_flag=True, help="sigv4: let answers hand AWS credentials to the caller."
+)
 @_value_options
 @click.option("--note", default="", metavar="TEXT", help="A note for people.")
 @pass_session
@@ -78,7 +81,7 @@ def set_(
     """
     vault = session.vault(writable=True)
     vault.secrets.check_new(name)
-    typed["private"] = typed["private"] or None
+    typed["private"], typed["minting"] = typed["private"] or None, typed["minting"] or None
     kind, binding = _start(name, slug=slug, kind=kind, typed=typed)
     binding = credentials.kind(kind).check_binding(bindings.change(binding, typed, kind=kind))
     read = _values(session, kind, binding, given=given, fields_from=fields_from, slug=slug or "")
@@ -128,6 +131,12 @@ def rollback(session: Session, *, name: str, to: int | None) -> None:
 @click.argument("name")
 @bindings.options
 @click.option("--private/--no-private", default=None, help="Whether the host may have a private address.")
+@click.option(
+    "--allow-credential-minting/--forbid-credential-minting",
+    "minting",
+    default=None,
+    help="sigv4: whether answers may hand AWS credentials to the caller.",
+)
 @_value_options
 @pass_session
 def bind(
@@ -309,10 +318,10 @@ def _set_state(session: Session, name: str, state: str) -> None:
     session.note(f"{name} is {state} from the next request on")
 
 
-def _caller(vault: Vault, grant: Grant, now: float) -> tuple[str, int]:
-    """State and number of working keys of the caller that a grant names."""
-    named = named_caller(grant.principal)
-    for member in vault.callers.list(named[0], now=now) if named else ():
-        if named and member.name == named[1]:
-            return member.state, member.keys
-    return "unknown", 0
+def _caller(vault: Vault, grant: Grant, now: float) -> tuple[str | None, int | None]:
+    """State and number of working keys of the caller that a grant names; nothing where it names people."""
+    if named := named_caller(grant.principal):
+        for member in vault.callers.list(named[0], now=now):
+            if member.name == named[1]:
+                return member.state, member.keys
+    return None, None

@@ -11,12 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from addon.callers.idp import SHARED
 from addon.callers.jwt.wire import Invalid, Object, parse
-
-ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
-"""What a provider may sign with. HS256 stands apart: only with a shared secret, never beside these."""
-
-SHARED = "HS256"
 
 LIMIT = 256 * 1024
 """The largest key set, in bytes."""
@@ -52,12 +48,12 @@ class KeySet:
     skipped: tuple[str, ...] = ()
 
     def find(self, kid: str | None) -> Key | None:
-        """The key a token names. Without a name: the only key there is, or none."""
-        if kid is not None and (self.named or (self.sole and self.sole.algorithm != SHARED)):
-            return self.named.get(kid)
-        if self.sole:
+        """The key a token names. A token that names none means the only key there is, or none."""
+        if kid is None:
+            return self.sole or (next(iter(self.named.values())) if len(self.named) == 1 else None)
+        if self.sole and self.sole.algorithm == SHARED:
             return self.sole
-        return next(iter(self.named.values())) if len(self.named) == 1 else None
+        return self.named.get(kid)
 
 
 def parse_set(document: bytes, *, algorithms: tuple[str, ...]) -> KeySet:
@@ -72,25 +68,22 @@ def parse_set(document: bytes, *, algorithms: tuple[str, ...]) -> KeySet:
         raise Unusable(f"the key set has no list `keys` of at most {_LONGEST_SET}")
     named: dict[str, Key] = {}
     nameless: list[Key] = []
-    seen: dict[str, Object] = {}
     skipped: list[str] = []
+    twice: set[str] = set()
     for number, entry in enumerate(entries, 1):
         try:
-            key = _key(entry, algorithms)
+            key, kid = _key(entry, algorithms)
         except Unusable as problem:
             skipped.append(f"key {number}: {problem}")
             continue
-        kid = entry.get("kid")
         if kid is None:
             nameless.append(key)
-        elif kid in seen and seen[kid] != entry:
-            named.pop(kid, None)
+        elif named.setdefault(kid, key) != key:
+            twice.add(kid)
             skipped.append(f"key {number}: its kid stands for another key too")
-        else:
-            named[kid] = key
-        if kid is not None:
-            seen.setdefault(kid, entry)
-    sole = nameless[0] if len(nameless) == 1 and not seen else None
+    for kid in twice:
+        del named[kid]
+    sole = nameless[0] if len(nameless) == 1 and not named and not twice else None
     if not named and sole is None:
         raise Unusable("no key can be used" + (": " + "; ".join(skipped[:5]) if skipped else ""))
     return KeySet(named, sole, tuple(skipped))
@@ -114,8 +107,8 @@ def shared(secret: bytes) -> KeySet:
     return KeySet({}, Key(SHARED, secret))
 
 
-def _key(entry: object, algorithms: tuple[str, ...]) -> Key:
-    """Raises Unusable."""
+def _key(entry: object, algorithms: tuple[str, ...]) -> tuple[Key, str | None]:
+    """A key and its kid. Raises Unusable."""
     if not isinstance(entry, dict):
         raise Unusable("not an object")
     if not _PRIVATE.isdisjoint(entry):
@@ -126,7 +119,7 @@ def _key(entry: object, algorithms: tuple[str, ...]) -> Key:
     if entry.get("use", "sig") != "sig" or not isinstance(operations, list) or "verify" not in operations:
         raise Unusable("not meant for signatures")
     algorithm = _algorithm(entry, algorithms)
-    return Key(algorithm, _material(entry, algorithm))
+    return Key(algorithm, _material(entry, algorithm)), kid
 
 
 def _algorithm(entry: Object, algorithms: tuple[str, ...]) -> str:
