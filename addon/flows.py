@@ -19,9 +19,12 @@ def read(flow: http.HTTPFlow, *, request_id: str, tunnel_key: str | None) -> Req
     return Request(
         id=request_id,
         scheme="https" if connect else flow.request.scheme,
+        # Inside TLS mitmproxy forgets what scheme an absolute form named, so it is taken for none we can allow.
+        absolute_scheme="" if authority and client.tls_established and not _is_http2(flow) else None,
         host=hosts.fold(flow.request.host),
         port=flow.request.port,
-        method=flow.request.method,
+        # As it will be written: mitmproxy's own property is in upper case.
+        method=raw.method.decode("latin-1"),
         target=b"" if connect else raw.path,
         headers=headers,
         authorities=claimed,
@@ -29,6 +32,10 @@ def read(flow: http.HTTPFlow, *, request_id: str, tunnel_key: str | None) -> Req
         client_ip=str(client.peername[0]) if client.peername else "",
         tunnel_key=tunnel_key,
     )
+
+
+def _is_http2(flow: http.HTTPFlow) -> bool:
+    return flow.request.is_http2 or flow.request.is_http3
 
 
 def well_formed(flow: http.HTTPFlow) -> bool:

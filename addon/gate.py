@@ -52,8 +52,9 @@ class Permit:
 
     @property
     def pool(self) -> tuple[str, str]:
-        """Caller and grant: only requests that share both may share an upstream connection."""
-        return self.record.caller, self.record.grant_id
+        """Who asks (caller and user) and the grant: only requests that share both may share an upstream connection."""
+        who = f"{self.record.caller} {self.record.user}" if self.record.user else self.record.caller
+        return who, self.record.grant_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +153,9 @@ class Gate:
         if permit.authorized is None:
             return Outgoing(permit.clean)
         try:
+            if body_sha256 is not None:
+                # The body took its time, and a revocation holds from the moment it is committed.
+                pipeline.recheck(permit.authorized, vault=self._vault, now=self._clock())
             return pipeline.inject(permit.authorized, vault=self._vault, body_sha256=body_sha256)
         except Refusal as refusal:
             return self.abandon(permit, refusal.code)

@@ -26,7 +26,7 @@ _EPILOG = """\
 example:
   vaultctl init
   alter-egress
-  curl --proxy http://NAME:KEY@127.0.0.1:8080 --cacert "$(vaultctl ca show --path)" \\
+  curl --proxy http://NAME:KEY@127.0.0.1:8080 --cacert "$ALTER_HOME/ca/ca-cert.pem" \\
        -H "X-Alter-Grant: GRANT_ID" https://api.example.com/
 """
 

@@ -114,6 +114,7 @@ class Caller:
 
     `type` is `app` or `agent`; `name` is unique within it. `grants` is non-empty only for a `run` session: the grants
     it may use without a tag, and the only ones it may use at all. `user` is who sits before it, if a token proved that.
+    `policies` are those of the caller, as stored.
     """
 
     type: str
@@ -122,6 +123,7 @@ class Caller:
     session: bool = False
     grants: tuple[str, ...] = ()
     user: User | None = None
+    policies: str = "[]"
 
     def __str__(self) -> str:
         return f"{self.type}:{self.name}"

@@ -35,6 +35,7 @@ class Authorized:
     """May go out once `record` is durable, with what `inject` makes of `head`."""
 
     record: Record
+    caller: Caller
     grant: GrantState
     head: Head
     plan: Plan
@@ -163,6 +164,7 @@ def authorize(
         return Refused(record=record, code=no.code, policy=no.policy, retry_after=no.retry_after)
     return Authorized(
         record=record._replace(decision="authorized"),
+        caller=caller,
         grant=grant,
         head=head,
         plan=plan,
@@ -174,6 +176,11 @@ def inject(authorized: Authorized, *, vault: Vault, body_sha256: str | None = No
     """Steps 7 and 8: what to send. `body_sha256` (hex) is given exactly when the plan needs it. Raises Refusal, Fault."""
     values = vault.open(authorized.grant)
     return authorized.plan.apply(values, target=authorized.target, body_sha256=body_sha256)
+
+
+def recheck(authorized: Authorized, *, vault: Vault, now: float) -> None:
+    """Whether a grant that was good a while ago still is. Raises Refusal, Fault."""
+    _usable(vault.lookup(digest=b"", tag=authorized.grant.tag).grant, authorized.caller, now=now)
 
 
 def admit(request: Request, *, vault: Vault, now: float) -> Refused | None:
@@ -209,6 +216,8 @@ def _session_grant(request: Request, caller: Caller | None, *, vault: Vault) -> 
         grant = vault.lookup(digest=b"", tag=grant_id).grant
         if grant and bindings.load(grant.binding).covers(request.host, request.port):
             fitting.append(grant)
+    if len(fitting) > 1:
+        fitting = [grant for grant in fitting if grant.revoked_at is None] or fitting[:1]
     if len(fitting) > 1:
         _refuse("grant_ambiguous")
     return fitting[0] if fitting else None

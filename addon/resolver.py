@@ -6,7 +6,10 @@ use. It skips `getaddrinfo` for literal addresses; the shell judges those (`Egre
 """
 
 import asyncio
+import contextlib
 import socket
+from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any
 
 from addon import hosts, network
@@ -16,6 +19,9 @@ from addon.vault import Vault
 
 _LIMIT = 32
 _SECONDS = 5.0
+
+_tagged: ContextVar[bool] = ContextVar("tagged", default=True)
+"""Whether the connection being made is for a request under a grant; mitmproxy's own layers cannot tell."""
 
 
 class Resolver:
@@ -32,6 +38,15 @@ class Resolver:
         """Put this resolver in front of the loop's."""
         self._resolve = loop.getaddrinfo
         loop.getaddrinfo = self.getaddrinfo  # type: ignore[method-assign]
+
+    @contextlib.contextmanager
+    def judging(self, *, tagged: bool) -> Iterator[None]:
+        """Within it, look-ups are for a request under a grant, or for one without: only the former may go private."""
+        token = _tagged.set(tagged)
+        try:
+            yield
+        finally:
+            _tagged.reset(token)
 
     def redirected(self, host: str, port: int) -> bool:
         """Whether the operator sends this destination elsewhere with --connect-to."""
@@ -59,7 +74,7 @@ class Resolver:
             return [(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", pinned)]
         answers = await self._look_up(host, port, **options)
         try:
-            bound_private = bool(self._vault.bound(name, port))
+            bound_private = _tagged.get() and bool(self._vault.bound(name, port))
         except Fault as fault:
             raise OSError(f"alter:{fault.code}") from fault
         if not all(self.allows(str(answer[4][0]), port, bound_private=bound_private) for answer in answers):

@@ -1,6 +1,7 @@
 """The addon under a stock mitmdump: dangerous options are refused, the parts are opened before anything is served."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 from mitmproxy import ctx, exceptions
@@ -12,21 +13,20 @@ from addon.master import fixed_options, open_gate
 from addon.settings import Settings
 from addon.shell import Egress
 
-_REFUSED = {
-    "ssl_insecure": "upstream certificates must be verified",
-    "stream_large_bodies": "requests would leave before they are decided",
-    "body_size_limit": "uploads would be cut; use alter_max_signed_body for what must be held",
-    "modify_headers": "rewrites after us could move a secret",
-    "modify_body": "rewrites after us could move a secret",
-    "map_remote": "rewrites after us could move a secret",
-    "map_local": "rewrites after us could move a secret",
-    "save_stream_file": "flows would be written to disk",
-    "hardump": "flows would be written to disk",
-    "ignore_hosts": "tagged requests would pass unseen",
-    "allow_hosts": "tagged requests would pass unseen",
-    "rawtcp": "tunnels would carry anything",
-    "http3": "not supported here",
-}
+_FREE = frozenset(
+    {
+        "alter_home", "alter_untagged", "cert_passphrase", "certs", "confdir", "content_view_lines_cutoff",
+        "dumper_default_contentview", "dumper_filter", "flow_detail", "http2", "http2_ping_keepalive", "keepserving",
+        "key_size", "listen_host", "listen_port", "scripts", "server", "show_ignored_hosts", "showhost",
+        "ssl_verify_upstream_trusted_ca", "tcp_timeout", "termlog_verbosity",
+    }
+)  # fmt: skip
+"""Options that cannot move a credential. Every other one must be as we run it, or as mitmproxy ships it."""
+
+
+def _fixed() -> dict[str, object]:
+    chosen = fixed_options(Path(), "")
+    return {name: value for name, value in chosen.items() if name not in _FREE}
 
 
 class ScriptEgress:
@@ -41,22 +41,29 @@ class ScriptEgress:
         """Add our options, and set mitmproxy's to how we run it."""
         loader.add_option("alter_home", str, str(homes.locate(None)), "Folder of the vault.")
         loader.add_option("alter_untagged", str, "pass", "Requests without a grant: pass or deny.")
-        fixed = fixed_options(homes.locate(None) / "ca", "")
-        for name in ("connection_strategy", "http3", "rawtcp", "upstream_cert", "keep_host_header", "tcp_timeout"):
-            ctx.options.update(**{name: fixed[name]})
+        untouched = {name for name in _fixed() if getattr(ctx.options, name) == ctx.options.default(name)}
+        ctx.options.update(**{name: value for name, value in _fixed().items() if name in untouched})
+        if not ctx.options.listen_host:
+            ctx.options.update(listen_host="127.0.0.1")
 
     def configure(self, updated: set[str]) -> None:
         """Refuse what is unsafe, at start and whenever it changes. Raises OptionsError."""
-        for name, reason in _REFUSED.items():
-            if name in ctx.options and getattr(ctx.options, name):
-                raise exceptions.OptionsError(f"alter-egress does not run with {name}: {reason}")
-        if any(not str(mode).startswith("regular") for mode in ctx.options.mode):
-            raise exceptions.OptionsError("alter-egress runs in regular mode only")
-        if self._egress is None or updated & {"alter_home", "alter_untagged"}:
+        for name in sorted(ctx.options.keys() - _FREE):
+            if getattr(ctx.options, name) != _fixed().get(name, ctx.options.default(name)):
+                raise exceptions.OptionsError(
+                    f"alter-egress does not run with {name} changed: it could move a credential, or let requests pass unseen"
+                )
+        if self._egress is None:
             self._egress = self._open()
+        elif updated & {"alter_home", "alter_untagged", "listen_host"}:
+            raise exceptions.OptionsError("where and for whom it runs is set at start; start again to change it")
 
     def _open(self) -> Egress:
-        settings = Settings(home=ctx.options.alter_home, untagged=ctx.options.alter_untagged)
+        settings = Settings(
+            home=ctx.options.alter_home,
+            untagged=ctx.options.alter_untagged,
+            listen_host=ctx.options.listen_host.replace("localhost", "127.0.0.1"),
+        )
         own = ("", ctx.options.listen_port or 8080)
         try:
             settings.check()

@@ -17,7 +17,6 @@ import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from itertools import islice
-from operator import attrgetter
 
 from addon.model import Record
 
@@ -36,16 +35,13 @@ FIELDS = (
 """The members a record may have. A field added to `model.Record` stays out of the log until it is written here."""
 
 _NUMBERS = frozenset({"version", "port", "status", "duration_ms"})
-_TEXT_FIELDS = tuple(name for name in FIELDS if name not in _NUMBERS | {"id", "at", "path", "context"})
-_TEXTS = tuple(f',"{name}":' for name in _TEXT_FIELDS)
-_texts = attrgetter(*_TEXT_FIELDS)
+_TEXTS = tuple(name for name in FIELDS if name not in _NUMBERS | {"id", "at", "path", "context"})
 _EMPTY: Row = {name: None if name in _NUMBERS else "" for name in FIELDS}
 
 _PATH_LIMIT = 2048
 _TEXT_LIMIT = 512
 _CONTEXT_LIMITS = (20, 64, 512)
 
-_quote = json.encoder.encode_basestring_ascii
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False, allow_nan=False).encode
 
 _HASH = b',"hash":"%s"}\n'
@@ -54,26 +50,25 @@ _HASH_SIZE = len(_HASH % (b"0" * 64))
 
 def record(entry: Record) -> bytes:
     """The members of a record's line, still open for `link`. Overlong texts end in `…`; a query never gets through."""
-    parts = ['{"id":', _quote(_cap(entry.id)), ',"at":"', timestamp(entry.at), '"']
-    for name, text in zip(_TEXTS, _texts(entry), strict=True):
-        if text:
-            parts += name, _quote(_cap(text))
+    members: Row = {"id": _cap(entry.id), "at": timestamp(entry.at)}
+    for name in _TEXTS:
+        if value := getattr(entry, name):
+            members[name] = _cap(value)
     if path := entry.path.partition("?")[0]:
-        parts += ',"path":', _quote(_cap(path, _PATH_LIMIT))
+        members["path"] = _cap(path, _PATH_LIMIT)
     if entry.version is not None:
-        parts.append(f',"version":{entry.version:d}')
+        members["version"] = entry.version
     if entry.port:
-        parts.append(f',"port":{entry.port:d}')
+        members["port"] = entry.port
     if entry.status is not None:
-        parts.append(f',"status":{entry.status:d}')
+        members["status"] = entry.status
     if entry.duration_ms is not None:
-        parts.append(f',"duration_ms":{_encode(round(entry.duration_ms, 3))}')
+        members["duration_ms"] = round(entry.duration_ms, 3)
     if entry.context:
         pairs, key_limit, value_limit = _CONTEXT_LIMITS
         context = islice(entry.context.items(), pairs)
-        capped = {_cap(key, key_limit): _cap(value, value_limit) for key, value in context}
-        parts.append(f',"context":{_encode(capped)}')
-    return "".join(parts).encode("ascii")
+        members["context"] = {_cap(key, key_limit): _cap(value, value_limit) for key, value in context}
+    return _open(members)
 
 
 def note(what: str, *, now: float, **members: object) -> bytes:

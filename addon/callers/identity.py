@@ -29,6 +29,8 @@ class StoredKey(Protocol):
     def caller_state(self) -> str: ...
     @property
     def cidrs(self) -> tuple[str, ...]: ...
+    @property
+    def policies(self) -> str: ...
 
 
 def identify(proof: Proof, stored: StoredKey | None, *, client_ip: str, now: float) -> Caller:
@@ -55,4 +57,5 @@ def identify(proof: Proof, stored: StoredKey | None, *, client_ip: str, now: flo
         key_id=stored.key_id,
         session=stored.type == "run",
         grants=stored.grants,
+        policies=stored.policies,
     )

@@ -31,13 +31,14 @@ def find(request: Request) -> Proof | None:
     own = [parse_basic(value) for value in request.values(b"proxy-authorization")]
     if request.tunnel_key is not None:
         own.append(parse_basic(request.tunnel_key.encode("latin-1")))
-    explicit = [_parse_key(value) for value in request.values(b"x-alter-key")]
-    if len(explicit) > 1 or len(own) > 1:
+    found = own + [_parse_key(value) for value in request.values(b"x-alter-key")]
+    for name in (b"proxy-authorization", b"x-alter-key"):
+        if len(request.values(name)) > 1:
+            raise Refusal("caller_invalid")
+    if len({proof.key.digest for proof in found}) > 1 or len({proof.name for proof in own}) > 1:
+        # All must name the same caller, and only the vault could tell of two different keys: equal keys are enough.
         raise Refusal("caller_invalid")
-    if own and explicit and own[0].key.digest != explicit[0].key.digest:
-        # Both must name the same caller, and only the vault could tell of two different keys: equal keys are enough.
-        raise Refusal("caller_invalid")
-    return own[0] if own else explicit[0] if explicit else None
+    return found[0] if found else None
 
 
 def parse_basic(value: bytes) -> Proof:

@@ -8,7 +8,6 @@ the CONNECT as if we had not been there.
 
 import asyncio
 import contextlib
-import ipaddress
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +31,8 @@ from addon.model import Request
 
 ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 _TICK = 5.0
+_HELLO_SECONDS = 20.0
+"""How long a client may take from its first byte to the end of its ClientHello."""
 
 Commands = layer.CommandGenerator[None]
 
@@ -73,12 +74,12 @@ class FlatEngine:
 
     def _watch(self) -> None:
         loop = asyncio.get_running_loop()
+        loop.call_later(_TICK, self._watch)
         now = loop.time()
         for tunnel in list(self._tunnels):
             if tunnel.overdue < now:
                 tunnel.expire()
         self.pool.sweep()
-        loop.call_later(_TICK, self._watch)
 
 
 class ConnectLayer(layer.Layer):
@@ -93,10 +94,17 @@ class ConnectLayer(layer.Layer):
         self._stock: HttpLayer | None = None
         self._swallow = False
         self._taken = False
+        self._patience: commands.RequestWakeup | None = None
 
     def _handle_event(self, event: events.Event) -> Commands:
-        if self._stock is not None:
+        if isinstance(event, events.Wakeup) and event.command is self._patience:
+            if not self._taken and self._stock is None:
+                yield commands.CloseConnection(self.context.client)
+        elif self._stock is not None:
             yield from self._to_stock(event)
+        elif isinstance(event, events.Start):
+            self._patience = commands.RequestWakeup(_HELLO_SECONDS)
+            yield self._patience
         elif isinstance(event, events.DataReceived):
             self._received += event.data
             if self._opening is None:
@@ -132,7 +140,7 @@ class ConnectLayer(layer.Layer):
         request = Request(
             id=str(uuid.uuid4()),
             scheme="https",
-            host=hosts.fold(name.decode("ascii")),
+            host=hosts.normalize(name),
             port=port,
             method="CONNECT",
             target=b"",
@@ -141,7 +149,7 @@ class ConnectLayer(layer.Layer):
             sni=None,
             client_ip=str(client.peername[0]),
         )
-        if _is_address(request.host) or self._engine.gate.judge_tunnel(request) is not None:
+        if self._engine.gate.judge_tunnel(request) is not None:
             return None
         keys = request.values(b"proxy-authorization")
         key = keys[0].decode("latin-1") if keys else None
@@ -215,11 +223,3 @@ class ConnectLayer(layer.Layer):
 
 def _handler_of(client: Connection) -> Any:
     return ctx.master.addons.get("proxyserver").connections[client.id]
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host.strip("[]"))
-    except ValueError:
-        return False
-    return True

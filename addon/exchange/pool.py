@@ -6,7 +6,6 @@ their tunnel, so nothing that an upstream ties to a connection can pass from one
 """
 
 import asyncio
-import ipaddress
 import ssl
 import time
 from collections import deque
@@ -23,6 +22,7 @@ FRESH = 4.0
 CONNECT = 10.0
 _PER_KEY = 32
 _TOTAL = 1024
+_SESSIONS = 1024
 
 Key = tuple[str, int, str, str]
 
@@ -89,6 +89,8 @@ class Pool:
             return
         if not upstream.reused and (session := stream.tls.session) is not None:
             # Copying a session costs more than an exchange, so once a connection, when its tickets have arrived.
+            if len(self._sessions) >= _SESSIONS:
+                self._sessions.clear()
             self._sessions[host, port] = session
         idle = self._idle.setdefault(upstream.key, deque())
         if len(idle) >= _PER_KEY:
@@ -121,24 +123,14 @@ class Pool:
 
     async def _connect(self, key: Key) -> Upstream:
         host, port = key[0], key[1]
-        if _is_literal(host) and not self._resolver.allows(host.strip("[]"), port):
-            raise AddressForbidden
         session = self._sessions.get((host, port))
-        stream = Stream(self._context, server_side=False, hostname=host.strip("[]"), session=session)
+        stream = Stream(self._context, server_side=False, hostname=host, session=session)
         loop = asyncio.get_running_loop()
         try:
-            await loop.create_connection(lambda: stream, host.strip("[]"), port)
+            with self._resolver.judging(tagged=bool(key[3])):
+                await loop.create_connection(lambda: stream, host, port)
             await stream.handshake()
         except BaseException:
             stream.abort()
             raise
         return Upstream(key, stream)
-
-
-def _is_literal(host: str) -> bool:
-    """asyncio does not ask the resolver about these."""
-    try:
-        ipaddress.ip_address(host.strip("[]").partition("%")[0])
-    except ValueError:
-        return False
-    return True

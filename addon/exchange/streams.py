@@ -18,7 +18,12 @@ _WANT = (ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class Stream(asyncio.Protocol):
-    """`buffer` holds what has arrived and was not taken. Errors end the stream; nothing is ever half-decrypted."""
+    """
+    `buffer` holds what has arrived and was not taken. Errors end the stream; nothing is ever half-decrypted.
+
+    `eof` says that nothing more will come; `ended` that the other side said so itself (close_notify), so that nothing
+    was cut off.
+    """
 
     def __init__(
         self,
@@ -34,6 +39,7 @@ class Stream(asyncio.Protocol):
         )
         self.buffer = bytearray()
         self.eof = False
+        self.ended = False
         self.closed = False
         self.received = False
         self._arrived = False
@@ -188,7 +194,7 @@ class Stream(asyncio.Protocol):
                 self.eof = True
                 break
             if not data:
-                self.eof = True
+                self.eof = self.ended = True
                 break
             self.buffer += data
             self.received = self._arrived = True

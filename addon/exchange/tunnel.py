@@ -357,6 +357,8 @@ class Tunnel:
             if client.congested:
                 await client.drain()
             if not await self._more(source):
+                if not source.ended:
+                    raise Malformed
                 body.end()
             client.write(_encode(body.feed(source.buffer), body, chunked=chunked))
 
@@ -418,7 +420,7 @@ class Tunnel:
         self._client.write(_assemble(denial.answer, head_only=head.method == "HEAD", close=not keep))
         if body.done:
             return keep
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(TimeoutError, Malformed):
             async with asyncio.timeout(_LINGER):
                 while not body.done and await self._client.more():
                     body.feed(self._client.buffer)

@@ -51,5 +51,9 @@ class Cidr:
         address = attempt.request.client_ip
         return None if contains(networks, address) else f"{address} is not in {', '.join(networks)}"
 
+    def describe(self, params: dict[str, Any]) -> str:
+        """What passes."""
+        return ", ".join(listed(params, "networks"))
+
 
 KIND: PolicyKind = Cidr()

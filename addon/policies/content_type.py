@@ -34,5 +34,9 @@ class ContentType:
         media = sent[0].partition(b";")[0].strip().lower().decode("latin-1")
         return None if media in allowed else f"{media[:64]!r} is not one of {', '.join(allowed)}"
 
+    def describe(self, params: dict[str, Any]) -> str:
+        """What passes."""
+        return ", ".join(listed(params, "types"))
+
 
 KIND: PolicyKind = ContentType()

@@ -45,6 +45,10 @@ class Hours:
         at = datetime.fromtimestamp(attempt.now, UTC)
         return f"{DAYS[at.weekday()]} {at:%H:%M} UTC is not within {', '.join(texts)}"
 
+    def describe(self, params: dict[str, Any]) -> str:
+        """What passes."""
+        return ", ".join(listed(params, "windows"))
+
 
 @functools.lru_cache(maxsize=256)
 def parse_window(text: str) -> Window:

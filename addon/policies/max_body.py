@@ -32,5 +32,9 @@ class MaxBody:
         longest = max((int(length) for length in lengths), default=0)
         return None if longest <= limit else f"{longest} bytes are more than {limit}"
 
+    def describe(self, params: dict[str, Any]) -> str:
+        """What passes."""
+        return f"{params['bytes']} bytes"
+
 
 KIND: PolicyKind = MaxBody()

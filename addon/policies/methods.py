@@ -33,5 +33,9 @@ class Methods:
         allowed = listed(params, "methods")
         return None if attempt.request.method in allowed else f"{attempt.request.method} is not one of {allowed}"
 
+    def describe(self, params: dict[str, Any]) -> str:
+        """What passes."""
+        return ", ".join(listed(params, "methods"))
+
 
 KIND: PolicyKind = Methods()

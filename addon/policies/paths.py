@@ -60,5 +60,9 @@ class Paths:
         allowed = listed(params, "paths")
         return None if covers(allowed, attempt.request.path) else f"the path is not under {allowed}"
 
+    def describe(self, params: dict[str, Any]) -> str:
+        """What passes."""
+        return ", ".join(listed(params, "paths"))
+
 
 KIND: PolicyKind = Paths()

@@ -1,5 +1,6 @@
 """`period`: not before one time, and not from another on. Times are seconds since the epoch, UTC."""
 
+from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 from addon.errors import Usage
@@ -26,6 +27,15 @@ class Period:
         if attempt.now < float(params.get("not_before", attempt.now)):
             return "it is too early"
         return "it is over" if attempt.now >= float(params.get("expires", float("inf"))) else None
+
+    def describe(self, params: dict[str, Any]) -> str:
+        """What passes."""
+        words = (("from", "not_before"), ("until", "expires"))
+        return " ".join(f"{word} {_utc(params[name])}" for word, name in words if name in params)
+
+
+def _utc(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%SZ}"
 
 
 KIND: PolicyKind = Period()

@@ -1,7 +1,7 @@
 """What a kind of policy must be able to do."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from addon.model import Caller, Request
 
@@ -15,6 +15,18 @@ class Attempt:
     now: float
 
 
+class Layer(NamedTuple):
+    """
+    Where policies stand, as stored there.
+
+    `name` is `vault`, `app`, `agent`, `secret`, `grant` or `delegation`; `subject` tells one of that sort from another.
+    """
+
+    name: str
+    subject: str
+    stored: str
+
+
 class PolicyKind(Protocol):
     """A kind of policy. `tag` is stored and never changes its meaning."""
 
@@ -25,6 +37,9 @@ class PolicyKind(Protocol):
 
     def check(self, params: dict[str, Any], attempt: Attempt) -> str | None:
         """None when the attempt passes, otherwise what was compared, in words for the operator."""
+
+    def describe(self, params: dict[str, Any]) -> str:
+        """What passes, in a few words for the operator."""
 
 
 def listed(params: dict[str, Any], name: str) -> list[str]:

@@ -26,5 +26,9 @@ class Reason:
         given = b"".join(attempt.request.values(b"x-alter-reason")).decode("utf-8", "replace").strip()
         return None if len(given) >= least else f"a reason of at least {least} characters is required"
 
+    def describe(self, params: dict[str, Any]) -> str:
+        """What passes."""
+        return f"{params['characters']} characters or more"
+
 
 KIND: PolicyKind = Reason()

@@ -12,6 +12,7 @@ from sqlite_utils import Database
 
 from addon.errors import Fault
 from addon.model import User
+from addon.policies.policy import Layer
 from addon.vault.database import query
 from addon.vault.seal import Sealed, Wrap
 
@@ -29,6 +30,7 @@ class KeyState:
     caller_name: str
     caller_state: str
     cidrs: tuple[str, ...]
+    policies: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +55,7 @@ class GrantState:
     """
     A stored grant with the current version of its secret, still sealed.
 
-    `delegation` is set where the tag named a delegation of the grant. `proof_seconds` is how long a proven membership
+    `policies` are those of every layer but the caller's. `delegation` is set where the tag named a delegation of the grant. `proof_seconds` is how long a proven membership
     of a group carries one.
     """
 
@@ -61,7 +63,7 @@ class GrantState:
     principal: str
     expires_at: float | None
     revoked_at: float | None
-    policies: str
+    policies: tuple[Layer, ...]
     secret_id: str
     secret_name: str
     secret_state: str
@@ -91,8 +93,10 @@ _LOOKUP = """
 SELECT k.id, k.type, k.expires_at, k.revoked_at, k.grants, c.type, c.name, c.state, c.cidrs,
        g.id, g.principal, g.expires_at, g.revoked_at, g.policies,
        s.id, s.name, s.state, s.kind, v.version, v.binding, v.payload, w.kid, w.suite, w.wrapped,
-       g.delegable, g.proof_seconds, d.id, a.name, d.idp, d.subject, d.expires_at, d.revoked_at, i.id, p.member, p.proven_at
+       g.delegable, g.proof_seconds, d.id, a.name, d.idp, d.subject, d.expires_at, d.revoked_at, i.id, p.member, p.proven_at,
+       c.policies, m.value, s.policies, d.policies
 FROM (SELECT :digest AS digest, :tag AS tag) AS q
+LEFT JOIN meta m ON m.name = 'policies'
 LEFT JOIN keys k ON k.digest = q.digest
 LEFT JOIN callers c ON c.id = k.caller_id
 LEFT JOIN delegations d ON d.id = q.tag
@@ -116,7 +120,7 @@ def read(database: Database, *, digest: bytes, tag: str) -> Lookup:
     """Raises Fault `vault_unavailable` when the vault cannot answer."""
     rows = query(database, _LOOKUP, {"digest": digest, "tag": tag})
     row = rows[0]
-    return Lookup(_key(row[:9]) if row[0] else None, _grant(row[9:], rows) if row[9] and row[18] else None)
+    return Lookup(_key(row[:9], row[35]) if row[0] else None, _grant(row[9:], rows) if row[9] and row[18] else None)
 
 
 def bound(database: Database, host: str, port: int) -> bool | None:
@@ -126,7 +130,7 @@ def bound(database: Database, host: str, port: int) -> bool | None:
     return None if private is None else bool(private)
 
 
-def _key(row: tuple[object, ...]) -> KeyState:
+def _key(row: tuple[object, ...], policies: object) -> KeyState:
     key_id, kind, expires_at, revoked_at, grants, caller_type, caller_name, caller_state, cidrs = row
     return KeyState(
         key_id=str(key_id),
@@ -138,6 +142,7 @@ def _key(row: tuple[object, ...]) -> KeyState:
         caller_name=str(caller_name),
         caller_state=str(caller_state),
         cidrs=() if cidrs == "[]" else _texts(cidrs),
+        policies=str(policies),
     )
 
 
@@ -155,12 +160,20 @@ def _texts(stored: object) -> tuple[str, ...]:
 def _grant(row: tuple[object, ...], rows: list[tuple[object, ...]]) -> GrantState:
     grant_id, principal, expires_at, revoked_at, policies, secret_id, name, state, kind, version, binding, payload = row[:12]  # fmt: skip
     wraps = tuple(Wrap(r[21], r[22], r[23]) for r in rows if r[21])  # type: ignore[arg-type]
+    delegation = _delegation(row[17:26]) if row[17] else None
+    layers = [
+        Layer("vault", "", str(row[27])),
+        Layer("secret", str(secret_id), str(row[28])),
+        Layer("grant", str(grant_id), str(policies)),
+    ]
+    if delegation:
+        layers.append(Layer("delegation", delegation.id, str(row[29])))
     return GrantState(
         id=str(grant_id),
         principal=str(principal),
         expires_at=expires_at,  # type: ignore[arg-type]
         revoked_at=revoked_at,  # type: ignore[arg-type]
-        policies=str(policies),
+        policies=tuple(layers),
         secret_id=str(secret_id),
         secret_name=str(name),
         secret_state=str(state),
@@ -170,7 +183,7 @@ def _grant(row: tuple[object, ...], rows: list[tuple[object, ...]]) -> GrantStat
         sealed=Sealed(payload, wraps),  # type: ignore[arg-type]
         delegable=row[15] == 1,
         proof_seconds=row[16],  # type: ignore[arg-type]
-        delegation=_delegation(row[17:]) if row[17] else None,
+        delegation=delegation,
     )
 
 

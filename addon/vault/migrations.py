@@ -5,7 +5,8 @@ Authorization rows hold no counters and no plaintext: what a request uses up liv
 `versions.payload` with its `wraps` (see seal.py). `destinations` repeats the hosts of the sealed bindings so that a new
 tunnel can be recognised by one indexed read; it never authorises anything. `idps.keys` is a key set, or a shared secret
 sealed with its `idp_wraps`; a removed provider keeps its name, so that no other can take over its users. `group_proofs`
-is what the newest token of a user said about a group, written by the proxy. Times are seconds since the epoch, UTC.
+is what the newest token of a user said about a group, written by the proxy. `policies` narrow whatever row they stand in;
+those of `meta`, the whole vault. Times are seconds since the epoch, UTC.
 """
 
 from sqlite_utils import Database
@@ -189,6 +190,23 @@ CREATE TABLE group_proofs (
     proven_at REAL NOT NULL,
     PRIMARY KEY (idp, subject, name)
 ) STRICT
+"""
+
+
+@MIGRATIONS(name="0003_policies")
+def _policies(db: Database) -> None:
+    for statement in _POLICIES.split(";\n\n"):
+        db.conn.execute(statement)
+
+
+_POLICIES = """
+ALTER TABLE secrets ADD COLUMN policies TEXT NOT NULL DEFAULT '[]';
+
+ALTER TABLE callers ADD COLUMN policies TEXT NOT NULL DEFAULT '[]';
+
+ALTER TABLE delegations ADD COLUMN policies TEXT NOT NULL DEFAULT '[]';
+
+INSERT INTO meta (name, value) VALUES ('policies', '[]')
 """
 
 

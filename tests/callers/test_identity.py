@@ -17,7 +17,7 @@ _, RUN = keys.mint("run")
 def stored(**changes):
     fields = {
         "key_id": "key_1", "type": "app", "expires_at": None, "revoked_at": None, "grants": (), "caller_type": "app",
-        "caller_name": "billing", "caller_state": "active", "cidrs": (),
+        "caller_name": "billing", "caller_state": "active", "cidrs": (), "policies": "[]",
     }  # fmt: skip
     return KeyState(**(fields | changes))
 

@@ -7,6 +7,9 @@ one key. What neither can show goes to the test upstream, and is verified by cod
 
 import hashlib
 import io
+import json
+import subprocess
+import sys
 import time
 
 import httpx
@@ -14,9 +17,11 @@ import pytest
 from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import ClientError
 
+from tests.e2e import aws
 from tests.e2e.aws import Cloud, Memory, SignedChunks, make_seed
-from tests.e2e.product import routes
-from tests.e2e.stage import Stage, refusal
+from tests.e2e.product import environment, routes
+from tests.e2e.stage import AWS_ID, AWS_SECRET, HOSTS, Stage, refusal
+from vaultctl.sigv4_check import verify
 
 BUCKET = "bucket"
 HOST = "bucket.s3.us-east-1.amazonaws.com"
@@ -217,3 +222,242 @@ def test_a_body_of_unknown_length_is_held_until_it_has_one(cloud, raw):
         answer = raw.put("/held", content=iter([b"x" * MB] * 20), timeout=30)
     refusal(answer, "body_too_large", status=413, stage=cloud.stage)
     assert memory.growth < (10 if cloud.stage.engine == "auto" else 60)
+
+
+def test_uploads_over_http2(cloud, raw):
+    with cloud.stage.client(http2=True, base_url=f"https://{HOST}", headers=cloud.stage.tag("s3")) as client:
+        for trailer in (False, True):
+            upload = SignedChunks(300_000, trailer=trailer)
+            assert client.put("/h2", headers=upload.headers, content=iter(upload)).status_code == 200
+            assert raw.get("/h2").content == b"a" * 300_000
+        assert client.put("/h2", content=iter([b"of unknown ", b"length"])).status_code == 200
+        assert raw.get("/h2").content == b"of unknown length"
+        assert client.put("/h2", content=b"of known length").status_code == 200
+        assert client.get("/h2", headers={"Host": f"{HOST}:443"}).content == b"of known length"
+        refusal(client.put("/h2", content=iter([b"x" * MB] * 20)), "body_too_large", status=413, stage=cloud.stage)
+        assert client.get("/h2").content == b"of known length"
+        assert client.delete("/h2").status_code == 204
+
+
+# ── other services ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_dynamodb(cloud):
+    with cloud.sdk("dynamodb") as client:
+        name = f"table-{cloud.stage.engine}"
+        client.create_table(
+            TableName=name, BillingMode="PAY_PER_REQUEST", KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
+            AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
+        )  # fmt: skip
+        client.put_item(TableName=name, Item={"id": {"S": "ä"}, "blob": {"B": bytes(range(256)) * 400}})
+        assert client.get_item(TableName=name, Key={"id": {"S": "ä"}})["Item"]["blob"]["B"] == bytes(range(256)) * 400
+
+
+def test_sqs_and_sns(cloud):
+    with cloud.sdk("sqs") as queues, cloud.sdk("sns") as topics:
+        url = queues.create_queue(QueueName=f"queue-{cloud.stage.engine}")["QueueUrl"]
+        queues.send_message(QueueUrl=url, MessageBody="hello ä+%2F")
+        assert queues.receive_message(QueueUrl=url)["Messages"][0]["Body"] == "hello ä+%2F"
+        topic = topics.create_topic(Name=f"topic-{cloud.stage.engine}")["TopicArn"]
+        assert topics.publish(TopicArn=topic, Message="hello")["MessageId"]
+
+
+def test_kms_and_lambda(cloud):
+    with cloud.sdk("kms") as keys, cloud.sdk("lambda") as functions:
+        key = keys.create_key(Description="of a test")["KeyMetadata"]["KeyId"]
+        sealed = keys.encrypt(KeyId=key, Plaintext=b"hello")["CiphertextBlob"]
+        assert keys.decrypt(CiphertextBlob=sealed)["Plaintext"] == b"hello"
+        assert functions.list_functions()["Functions"] == []
+        with pytest.raises(ClientError, match="ResourceNotFound"):
+            functions.get_function(FunctionName="none such/ä")
+
+
+def test_sts_and_iam(cloud):
+    with cloud.sdk("sts") as client:
+        assert client.get_caller_identity()["Arn"].endswith("user/tester")
+        with pytest.raises(ClientError) as refused:
+            client.get_session_token()
+        assert refused.value.response["ResponseMetadata"]["HTTPHeaders"]["x-alter-error"] == "credential_minting"
+    with cloud.sdk("iam", region="us-east-1") as client, pytest.raises(ClientError, match="403"):
+        client.create_access_key(UserName="tester")
+
+
+def test_a_binding_may_let_credentials_be_minted(cloud):
+    with cloud.sdk("sts", grant="minting") as client:
+        assert client.get_session_token()["Credentials"]["AccessKeyId"]
+    with cloud.sdk("iam", grant="minting", region="us-east-1") as client:
+        assert [user["UserName"] for user in client.list_users()["Users"]] == ["tester"]
+
+
+# ── what is signed, seen by a verifier of its own ────────────────────────────────────────────────────────────────────
+
+
+def verified(seen, body=b""):
+    """What is wrong with the signature, or None."""
+    headers = [(b"host" if name == b":authority" else name, value) for name, value in seen.headers]
+    return verify(
+        seen.method, target=seen.target, headers=[pair for pair in headers if not pair[0].startswith(b":")], body=body,
+        keys={AWS_ID: AWS_SECRET}, region="eu-west-1", service="iot", now=time.time(),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("framing", ["stated", "chunked"])
+@pytest.mark.parametrize("size", [0, 5, 3 * MB])
+def test_a_body_that_no_one_has_hashed_is_hashed_here(cloud, upstream, size, framing):
+    body = b"x" * size
+    pieces = (body[start : start + 100_000] for start in range(0, size, 100_000))
+    with cloud.stage.client() as client, Memory(cloud.worker) as memory:
+        answer = client.post(
+            f"https://{HOSTS['sigv4']}/upload", headers=cloud.stage.tag("sigv4"),
+            content=body if framing == "stated" else pieces,
+        )  # fmt: skip
+    assert (answer.status_code, answer.json()["size"]) == (200, size)
+    (seen,) = upstream.seen()
+    assert verified(seen, body) is None
+    assert seen.values("content-length") == [str(size)]
+    assert seen.values("transfer-encoding") == []
+    assert seen.values("x-amz-content-sha256") == [hashlib.sha256(body).hexdigest()]
+    assert cloud.stage.engine == "stock" or memory.growth < 8
+
+
+def test_a_large_body_lies_in_a_file_without_a_name(fresh, upstream):
+    body = b"x" * (60 * MB)
+    with fresh.stage.client(timeout=60) as client:
+        with Memory(fresh.worker) as memory:
+            answer = client.post(f"https://{HOSTS['sigv4']}/upload", headers=fresh.stage.tag("sigv4"), content=body)
+        assert (answer.status_code, answer.json()["size"]) == (200, len(body))
+        print(f"60 MiB held: +{memory.growth:.1f} MB")
+        if fresh.stage.engine == "auto":
+            assert memory.growth < 20
+        assert verified(upstream.last, body) is None
+    names = {path.name for path in fresh.stage.vaultctl.home.iterdir()}
+    assert names <= {"vault.db", "vault.db-wal", "vault.db-shm", "proxy.key", "audit", "ca"}, names
+
+
+def test_the_authority_of_http2_is_the_one_that_was_signed(cloud, upstream):
+    """In no other spelling: `:authority` is part of the signature."""
+    host = HOSTS["sigv4"]
+    for authority in (host, f"{host}:443", host.upper(), f"{host}."):
+        with cloud.stage.h2wire() as wire:
+            wire.tunnel(host)
+            tag = [(name.lower(), value) for name, value in cloud.stage.tag("sigv4").items()]
+            assert wire.ask("GET", "/echo", tag, pseudo={":authority": authority}).status == 200
+        assert upstream.last.version == "HTTP/2"
+        assert upstream.last.host == host
+        assert verified(upstream.last) is None, authority
+
+
+# ── programs ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="session")
+def awscli(pytestconfig):
+    try:
+        return aws.awscli(pytestconfig.cache.mkdir("awscli"))
+    except aws.Unavailable as reason:
+        pytest.skip(str(reason))
+
+
+@pytest.fixture(scope="session")
+def node_sdk(pytestconfig):
+    try:
+        return aws.node_sdk(pytestconfig.cache.mkdir("node-aws"))
+    except aws.Unavailable as reason:
+        pytest.skip(str(reason))
+
+
+def test_the_aws_cli_with_nothing_configured(cloud, s3, awscli, tmp_path):
+    def run(*words, grant="s3"):
+        done = subprocess.run(
+            [
+                sys.executable, "-m", "vaultctl", "run", "--grant", cloud.grants[grant], "--proxy",
+                cloud.stage.proxy.address, "--", awscli, *words,
+            ],
+            capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path,
+            env=environment(ALTER_HOME=str(cloud.stage.vaultctl.home), HOME=str(tmp_path), AWS_SESSION_TOKEN="stale"),
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert BUCKET in run("s3", "ls")
+    file = tmp_path / "a b+ä.bin"
+    file.write_bytes(bytes(range(256)) * (10 * MB // 256))
+    run("s3", "cp", file, f"s3://{BUCKET}/cli/")
+    assert s3.head_object(Bucket=BUCKET, Key=f"cli/{file.name}")["ContentLength"] == 10 * MB
+    run("s3", "cp", f"s3://{BUCKET}/cli/{file.name}", "back")
+    assert (tmp_path / "back").read_bytes() == file.read_bytes()
+    url = run("s3", "presign", f"s3://{BUCKET}/cli/{file.name}").strip()
+    with cloud.stage.client() as client:
+        assert client.get(url).content == file.read_bytes()
+    run("s3", "rm", f"s3://{BUCKET}/cli/{file.name}")
+    identity = json.loads(run("--region", "eu-west-1", "sts", "get-caller-identity", grant="moto"))
+    assert identity["Arn"].endswith("user/tester")
+
+
+NODE = """
+const { S3Client, PutObjectCommand, GetObjectCommand, DeleteObjectCommand } = require("@aws-sdk/client-s3");
+const { DynamoDBClient, ListTablesCommand } = require("@aws-sdk/client-dynamodb");
+const { Upload } = require("@aws-sdk/lib-storage");
+const { NodeHttpHandler } = require("@smithy/node-http-handler");
+const { HttpsProxyAgent } = require("hpagent");
+const { Readable } = require("stream");
+const [proxy, ca, s3grant, grant] = process.argv.slice(2);
+const requestHandler = new NodeHttpHandler({
+    httpsAgent: new HttpsProxyAgent({ proxy, keepAlive: true, ca: require("fs").readFileSync(ca) }) });
+const settings = (id) => ({ requestHandler, maxAttempts: 1,
+    credentials: { accessKeyId: "alter_grant_" + id, secretAccessKey: "dummy" } });
+(async () => {
+    const s3 = new S3Client({ ...settings(s3grant), region: "us-east-1" });
+    for (const Key of ["node/plain", "node/a b+ä", "node/~!*'()"]) {
+        await s3.send(new PutObjectCommand({ Bucket: "bucket", Key, Body: Buffer.from(Key) }));
+        const found = await s3.send(new GetObjectCommand({ Bucket: "bucket", Key }));
+        if (await found.Body.transformToString() !== Key) throw new Error(Key);
+        await s3.send(new DeleteObjectCommand({ Bucket: "bucket", Key }));
+    }
+    const Body = Readable.from((function* () { for (let n = 0; n < 60; n++) yield Buffer.alloc(100000, n); })());
+    await new Upload({ client: s3, params: { Bucket: "bucket", Key: "node/stream", Body } }).done();
+    const back = await s3.send(new GetObjectCommand({ Bucket: "bucket", Key: "node/stream" }));
+    const dynamo = new DynamoDBClient({ ...settings(grant), region: "eu-west-1" });
+    const tables = await dynamo.send(new ListTablesCommand({}));
+    console.log(JSON.stringify([(await back.Body.transformToByteArray()).length, Array.isArray(tables.TableNames)]));
+})().catch((error) => { console.error(error); process.exit(1); });
+"""
+
+
+def test_the_javascript_sdk(cloud, node_sdk):
+    stage = cloud.stage
+    arguments = [stage.proxy.url(*stage.caller), stage.proxy.ca, cloud.grants["s3"], cloud.grants["moto"]]
+    done = subprocess.run(
+        ["node", "-e", NODE, "-", *arguments], cwd=node_sdk, capture_output=True, text=True, timeout=60, check=False,
+        env=environment(),
+    )  # fmt: skip
+    assert done.stdout.strip() == "[6000000,true]", done.stderr
+
+
+# ── refusals ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+CREDENTIAL = "Credential=dummy/20270101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=00"
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "headers"),
+    [
+        ("PUT", "/k", {"X-Amz-Content-SHA256": "STREAMING-AWS4-HMAC-SHA256-EVENTS"}),
+        ("PUT", "/k", {"X-Amz-Content-SHA256": "STREAMING-AWS4-ECDSA-P256-SHA256-PAYLOAD"}),
+        ("PUT", "/k", {"X-Amz-Content-SHA256": "nonsense"}),
+        ("PUT", "/k", {"Content-Encoding": "aws-chunked"}),
+        ("POST", "/k", {"Content-Type": "application/vnd.amazon.eventstream"}),
+        ("POST", "/", {"Content-Type": "multipart/form-data; boundary=x"}),
+        ("PUT", "/k?X-Amz-Algorithm=AWS4-ECDSA-P256-SHA256&X-Amz-Expires=9&X-Amz-Signature=0", {}),
+        ("PUT", "/k?AWSAccessKeyId=x&Signature=y&Expires=soon", {}),
+    ],
+)
+def test_what_cannot_be_signed_honestly_is_refused(cloud, raw, method, target, headers):
+    answer = raw.request(method, target, headers=headers, content=b"x")
+    refusal(answer, "signing_unsupported", status=422, stage=cloud.stage)
+
+
+def test_scopes_beyond_the_binding_are_refused(cloud, raw):
+    """The client's own signature is not heard where the host says otherwise; see also test_refusals."""
+    elsewhere = {"Authorization": f"AWS4-HMAC-SHA256 {CREDENTIAL.replace('us-east-1', 'eu-west-1')}"}
+    assert raw.get("/", headers=elsewhere).status_code == 200
