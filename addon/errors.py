@@ -23,13 +23,27 @@ class AlterError(Exception):
 
 
 class Refusal(AlterError):
-    """The request may not go out. `code` is one of `refusals.CODES`; `policy` names layer and kind where one denied."""
+    """
+    The request may not go out. `code` is one of `refusals.CODES`; `policy` names layer and kind where one denied.
 
-    def __init__(self, code: str, *, policy: str | None = None, retry_after: int | None = None) -> None:
+    `found` and `remedy` are for the operator who asks why, never for the client.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        *,
+        policy: str | None = None,
+        retry_after: int | None = None,
+        found: str = "",
+        remedy: str = "",
+    ) -> None:
         super().__init__(code)
         self.code = code
         self.policy = policy
         self.retry_after = retry_after
+        self.found = found
+        self.remedy = remedy
 
 
 class Fault(AlterError):

@@ -5,7 +5,7 @@ Nothing is opened, recorded or used up.
 """
 
 import ipaddress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from addon import hosts
@@ -52,7 +52,9 @@ def attempt(grant_id: str, *, url: str, method: str, client_ip: str) -> Request:
 
 
 def explain(request: Request, *, vault: Vault, caller: Caller | None, now: float) -> Explanation:
-    """Every step of the decision about `request` at `now`, as made by `caller`."""
+    """Every step of the decision about `request` at `now`, as made by `caller`. Raises NotFound for one that does not exist."""
+    if caller is not None:
+        caller = replace(caller, policies=vault.layers.stored(caller.type, caller.name))
     steps: list[Step] = []
     outcome = authorize(request, vault=vault, now=now, caller=caller, steps=steps)
     if isinstance(outcome, Refused):

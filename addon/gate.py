@@ -11,13 +11,13 @@ send what was not decided and recorded. Whatever breaks becomes a Denial with 50
 """
 
 import contextlib
-import logging
 import time
 from dataclasses import dataclass, field
 
 from addon import pipeline, refusals
 from addon.audit.writer import Writer
 from addon.callers import KeySource
+from addon.complaints import complain
 from addon.errors import Fault, Refusal
 from addon.model import Clock, Head, Outgoing, Record, Request
 from addon.network import port_allowed
@@ -26,8 +26,6 @@ from addon.refusals import Answer
 from addon.resolver import Resolver
 from addon.settings import Settings
 from addon.vault import Vault
-
-logger = logging.getLogger(__name__)
 
 _BODIES_IN_MEMORY, _BODIES_ON_DISK = 2, 16
 """How many bodies of the largest size one worker holds at a time."""
@@ -160,7 +158,7 @@ class Gate:
         except Refusal as refusal:
             return self.abandon(permit, refusal.code)
         except Exception as error:  # noqa: BLE001  whatever it is, the request does not leave
-            logger.error("a request could not be released: %s", type(error).__name__)  # noqa: TRY400  no traceback: it may quote a value
+            complain("a request could not be released", error)
             return self.abandon(permit, error.code if isinstance(error, Fault) else "fault")
 
     def abandon(self, permit: Permit, code: str) -> Denial:
@@ -219,7 +217,7 @@ class Gate:
     def _fault(self, request: Request, error: Exception) -> Denial:
         """503, and a record if one can be left."""
         code = error.code if isinstance(error, Fault) else "fault"
-        logger.error("a request could not be decided: %s", type(error).__name__)
+        complain("a request could not be decided", error)
         answer = refusals.answer(code, request.id)
         record = Record(
             id=request.id, at=self._clock(), phase="outcome", decision="fault", code=code, status=answer.status,

@@ -16,7 +16,7 @@ Rule 3: a refusal is a value, a fault is an exception; the shell turns both into
 """
 
 from dataclasses import dataclass, replace
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from addon import binding as bindings
 from addon import callers, context, credentials, delegation, policies, principals, tag
@@ -25,7 +25,8 @@ from addon.credentials.kind import Plan, Target
 from addon.destination import check_destination, check_hygiene, check_shape
 from addon.errors import Refusal
 from addon.model import Caller, Head, Outgoing, Record, Request
-from addon.policies.policy import Attempt
+from addon.policies.policy import Attempt, Layer
+from addon.refusals import CODES
 from addon.vault import Vault
 from addon.vault.lookup import GrantState
 
@@ -65,11 +66,17 @@ Outcome = Authorized | Refused | Untagged
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One line of an explanation: `verdict` is `passed` or the code of the refusal; `detail` is what was found."""
+    """
+    One line of an explanation: `verdict` is `passed` or the code of the refusal; `detail` is what was found.
+
+    A policy adds what it `compared`; a refusal, the `remedy`.
+    """
 
     name: str
     verdict: str
     detail: str = ""
+    compared: str = ""
+    remedy: str = ""
 
 
 class Trace:
@@ -87,10 +94,16 @@ class Trace:
             self._collected.append(Step(self._current, "passed", found))
         self._current = name
 
-    def refused(self, refusal: Refusal) -> None:
+    def allowed(self, layer: str, rule: tuple[str, dict[str, Any]]) -> None:
+        """One policy of the current step passed."""
+        if self._collected is not None:
+            self._collected.append(Step("policy", "passed", f"{layer}.{rule[0]}", policies.describe(*rule)))
+
+    def refused(self, no: Refusal) -> None:
         """The current step refused."""
         if self._collected is not None:
-            self._collected.append(Step(self._current, refusal.code, refusal.policy or ""))
+            remedy = no.remedy or CODES[no.code].hint
+            self._collected.append(Step(self._current, no.code, no.policy or "", no.found, remedy))
 
 
 def authorize(
@@ -155,8 +168,12 @@ def authorize(
         plan = credentials.kind(grant.kind).plan(head, binding=binding, host=request.host)
 
         trace.at("policies", f"{request.method} {request.scheme}://{request.host}:{request.port}")
-        rules = policies.load(grant.policies)
-        policies.check(rules, Attempt(request=request, caller=caller, now=now), layer="grant")
+        layers = (Layer(caller.type, caller.name, caller.policies), *grant.policies)
+        rules = [(layer, rule) for layer in layers for rule in policies.load(layer.stored)]
+        attempt = Attempt(request=request, caller=caller, now=now)
+        for layer, rule in rules:
+            policies.check((rule,), attempt, layer=layer.name)
+            trace.allowed(layer.name, rule)
         trace.at("record", f"{len(rules)} passed")
     except Refusal as no:
         trace.refused(no)

@@ -5,7 +5,6 @@ import re
 from addon.model import Headers
 from addon.tag import is_control
 
-
 _BREAK = re.compile(rb"[\r\n\0]+[ \t]*")
 
 

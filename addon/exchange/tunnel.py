@@ -7,7 +7,6 @@ released for a Permit. Everything that breaks ends in an answer of our own or in
 
 import asyncio
 import contextlib
-import logging
 import time
 import uuid
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from addon import responses
+from addon.complaints import complain
 from addon.errors import Refusal
 from addon.exchange import bodies, heads
 from addon.exchange.bodies import Body
@@ -25,8 +25,6 @@ from addon.exchange.streams import Stream
 from addon.gate import Denial, Gate, Permit
 from addon.model import Head, Headers, Request, Rewriter
 from addon.refusals import Answer
-
-logger = logging.getLogger(__name__)
 
 HEAD_SECONDS = 75.0
 """How long a client may take for a head, idle time between requests included."""
@@ -88,7 +86,7 @@ class Tunnel:
         except (ConnectionError, OSError):
             pass
         except Exception as error:  # noqa: BLE001  one tunnel must not take others with it
-            logger.error("a tunnel broke: %s", type(error).__name__)  # noqa: TRY400  no traceback: it may quote a value
+            complain("a tunnel broke", error)
         finally:
             self.hang_up()
             if self._keyless:

@@ -60,12 +60,21 @@ def dump(policies: Policies) -> str:
     return json.dumps([[tag, params] for tag, params in policies], separators=(",", ":"), sort_keys=True)
 
 
+def describe(tag: str, params: dict[str, Any]) -> str:
+    """What a policy lets pass, in a few words for the operator. Raises Fault."""
+    try:
+        return KINDS[tag].describe(params)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise Fault("vault_unavailable", f"policy {tag} cannot be read") from error
+
+
 def check(policies: Policies, attempt: Attempt, *, layer: str) -> None:
     """Raises Refusal `policy_denied`, naming layer and kind, unless every policy passes."""
     for tag, params in policies:
         try:
             denied = KINDS[tag].check(params, attempt)
-        except (KeyError, TypeError, ValueError) as error:
+            remedy = denied and f"it passes with {tag}: {KINDS[tag].describe(params)}"
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise Fault("vault_unavailable", f"policy {tag} cannot be evaluated") from error
         if denied is not None:
-            raise Refusal("policy_denied", policy=f"{layer}.{tag}")
+            raise Refusal("policy_denied", policy=f"{layer}.{tag}", found=denied, remedy=remedy or "")

@@ -20,6 +20,7 @@ from addon.vault.delegations import Delegations
 from addon.vault.grants import Grants
 from addon.vault.idps import Idps
 from addon.vault.keyring import Keyring
+from addon.vault.layers import Layers
 from addon.vault.lookup import GrantState, Lookup
 from addon.vault.proofs import Proofs
 from addon.vault.seal import Place, open_sealed, seal
@@ -46,6 +47,7 @@ class Vault:
         self.callers = Callers(data)
         self.idps = Idps(data, self.id, keyring)
         self.grants = Grants(data, secrets=self.secrets, callers=self.callers, idps=self.idps)
+        self.layers = Layers(data)
         self.delegations = Delegations(data, callers=self.callers)
         self.proofs = Proofs(data, home / DATABASE)
 
