@@ -24,7 +24,7 @@ from addon.errors import Corrupt
 
 LIFETIME = dt.timedelta(days=5 * 365)
 """
-Five years. A thief of the key is stopped by `vaultctl ca rotate`, not by a date; the date only bounds how long a
+Five years. A thief of the key is stopped by a new CA, not by a date; the date only bounds how long a
 forgotten authority is still trusted by some image or trust store. Much less would turn renewal, which touches every
 client, into a yearly outage.
 """
@@ -89,7 +89,8 @@ def describe(cert_pem: bytes) -> dict[str, Any]:
         permitted = _permitted(certificate)
     except (ValueError, x509.DuplicateExtension) as error:
         raise Corrupt(
-            "the certificate of the local CA cannot be read", hint="make a new CA: vaultctl ca rotate"
+            "the certificate of the local CA cannot be read",
+            hint="move the folder ca away and make a new one: vaultctl ca init",
         ) from error
     return {
         "subject": certificate.subject.rfc4514_string(),

@@ -14,21 +14,22 @@ import contextlib
 import time
 from dataclasses import dataclass, field
 
-from addon import pipeline, refusals
+from addon import pipeline, refusals, selfservice, tag
 from addon.audit.writer import Writer
 from addon.callers import KeySource
 from addon.complaints import complain
 from addon.errors import Fault, Refusal
 from addon.model import Clock, Head, Outgoing, Record, Request
 from addon.network import port_allowed
-from addon.pipeline import Authorized, Refused, Untagged
+from addon.pipeline import Authorized, Local, Refused, Untagged
 from addon.refusals import Answer
 from addon.resolver import Resolver
+from addon.selfservice import SelfService
 from addon.settings import Settings
 from addon.vault import Vault
 
 _BODIES_IN_MEMORY, _BODIES_ON_DISK = 2, 16
-"""How many bodies of the largest size one worker holds at a time."""
+"""How many bodies of the largest size one worker holds at a time; a single caller gets half of that room."""
 
 
 @dataclass(slots=True)
@@ -39,14 +40,15 @@ class Permit:
     clean: Head
     authorized: Authorized | None
     started: float
+    local: Local | None = None
     held: int = 0
     code: str = ""
     over: bool = field(default=False, repr=False)
 
     @property
     def needs_body(self) -> bool:
-        """Whether the whole body must be held, and its SHA-256 told to `release`."""
-        return self.authorized is not None and self.authorized.plan.needs_body
+        """Whether the whole body must be held, and its SHA-256 told to `release` (or itself to `answer`)."""
+        return self.local is not None or (self.authorized is not None and self.authorized.plan.needs_body)
 
     @property
     def pool(self) -> tuple[str, str]:
@@ -78,10 +80,12 @@ class Gate:
         self._settings = settings
         self._vault = vault
         self._key_sets = key_sets
+        self._service = SelfService(vault)
         self._audit = audit
         self.resolver = resolver
         self._clock = clock
         self._held = 0
+        self._held_by: dict[str, int] = {}
         self.active = 0
 
     async def admit(self, request: Request) -> Denial | None:
@@ -105,7 +109,9 @@ class Gate:
         return refused
 
     async def enter(self, request: Request) -> Permit | Denial:
-        """Decide about a request and make the record durable."""
+        """Decide about a request and make the record durable. A `local` one is then for `answer`, not for an upstream."""
+        if request.host == selfservice.HOST:
+            return await self._receive(request)
         try:
             outcome = pipeline.authorize(request, vault=self._vault, now=self._clock(), key_sets=self._key_sets)
             if isinstance(outcome, Untagged):
@@ -123,6 +129,27 @@ class Gate:
         authorized = outcome if isinstance(outcome, Authorized) else None
         return Permit(outcome.record, outcome.head, authorized, time.monotonic())
 
+    async def _receive(self, request: Request) -> Permit | Denial:
+        try:
+            local = pipeline.receive(request, vault=self._vault, now=self._clock(), key_sets=self._key_sets)
+            if isinstance(local, Refused):
+                return await self._deny(local)
+            await self._audit.record(local.record)
+        except Exception as error:  # noqa: BLE001  whatever it is, nothing is answered but that
+            return self._fault(request, error)
+        self.active += 1
+        return Permit(local.record, tag.strip(request.head), None, time.monotonic(), local=local)
+
+    def answer(self, permit: Permit, local: Local, body: bytes) -> Denial:
+        """What the proxy itself answers to a `local` request, now that its body is here."""
+        try:
+            return Denial(self._service.answer(local.request, body, caller=local.caller, now=self._clock()))
+        except Refusal as refusal:
+            return self.abandon(permit, refusal.code)
+        except Exception as error:  # noqa: BLE001  whatever it is, the client gets one of our answers
+            complain("a request to the proxy itself failed", error)
+            return self.abandon(permit, error.code if isinstance(error, Fault) else "fault")
+
     async def refuse(self, request: Request, code: str) -> Denial:
         """Refuse what an engine cannot take for a request. It is recorded as far as it is known."""
         try:
@@ -137,17 +164,23 @@ class Gate:
     def hold(self, permit: Permit, size: int, *, on_disk: bool = False) -> Denial | None:
         """Make room for a body of `size` bytes in all; may be asked again when it turns out to be larger."""
         limit = self._settings.max_signed_body
-        if size > limit:
+        if size > (limit if permit.local is None else selfservice.LONGEST_BODY):
             return self.abandon(permit, "body_too_large")
         more = max(size - permit.held, 0)
-        if self._held + more > limit * (_BODIES_ON_DISK if on_disk else _BODIES_IN_MEMORY):
+        room = limit * (_BODIES_ON_DISK if on_disk else _BODIES_IN_MEMORY)
+        who = permit.record.caller
+        mine = self._held_by.get(who, 0)
+        if self._held + more > room or mine + more > max(room // 2, limit):
             return self.abandon(permit, "fault")
         permit.held += more
         self._held += more
+        self._held_by[who] = mine + more
         return None
 
     def release(self, permit: Permit, *, body_sha256: str | None = None) -> Outgoing | Denial:
         """What to send. To be asked for only when the upstream is proved to be the permitted host."""
+        if permit.local is not None:
+            return self.abandon(permit, "fault")
         if permit.authorized is None:
             return Outgoing(permit.clean)
         try:
@@ -174,7 +207,7 @@ class Gate:
             return
         permit.over = True
         self.active -= 1
-        self._held -= permit.held
+        self._give_back(permit)
         outcome = permit.record._replace(
             at=self._clock(),
             phase="outcome",
@@ -184,6 +217,14 @@ class Gate:
         )
         with contextlib.suppress(Fault):  # the log is closed: the intent tells that this request went out
             self._audit.post(outcome)
+
+    def _give_back(self, permit: Permit) -> None:
+        if permit.held:
+            who = permit.record.caller
+            self._held -= permit.held
+            self._held_by[who] -= permit.held
+            if not self._held_by[who]:
+                del self._held_by[who]
 
     def bound(self, host: str, port: int) -> bool:
         """Whether an active secret is bound to a destination. Raises Fault."""
