@@ -26,7 +26,8 @@ class Refusal(AlterError):
     """
     The request may not go out. `code` is one of `refusals.CODES`; `policy` names layer and kind where one denied.
 
-    `found` and `remedy` are for the operator who asks why, never for the client.
+    `retry_after` is in seconds; `limit`, the amount and the seconds (or None) of a limit that has no room. `found` and
+    `remedy` are for the operator who asks why, never for the client.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class Refusal(AlterError):
         *,
         policy: str | None = None,
         retry_after: int | None = None,
+        limit: tuple[int, int | None] | None = None,
         found: str = "",
         remedy: str = "",
     ) -> None:
@@ -42,6 +44,7 @@ class Refusal(AlterError):
         self.code = code
         self.policy = policy
         self.retry_after = retry_after
+        self.limit = limit
         self.found = found
         self.remedy = remedy
 

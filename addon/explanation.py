@@ -13,6 +13,8 @@ from addon.errors import Usage
 from addon.model import Caller, Request
 from addon.pipeline import Authorized, Refused, Step, authorize
 from addon.vault import Vault
+from addon.vault.ledger import FILE as LEDGER
+from addon.vault.ledger import Preview
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,8 @@ def explain(request: Request, *, vault: Vault, caller: Caller | None, now: float
     if caller is not None:
         caller = replace(caller, policies=vault.layers.stored(caller.type, caller.name))
     steps: list[Step] = []
-    outcome = authorize(request, vault=vault, now=now, caller=caller, steps=steps)
+    preview = Preview(vault.home / LEDGER)
+    outcome = authorize(request, vault=vault, now=now, limits=preview, caller=caller, steps=steps)
     if isinstance(outcome, Refused):
         return Explanation("refused", outcome.code, tuple(steps))
     if isinstance(outcome, Authorized):

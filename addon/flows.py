@@ -4,10 +4,10 @@ from mitmproxy import http
 
 from addon import hosts
 from addon.exchange import heads
-from addon.model import Head, Request
+from addon.model import Head, Proof, Request
 
 
-def read(flow: http.HTTPFlow, *, request_id: str, tunnel_key: str | None) -> Request:
+def read(flow: http.HTTPFlow, *, request_id: str, tunnel_key: Proof | None) -> Request:
     """The request of a flow as the kernel sees it. Tolerates the malformed ones for which mitmproxy calls hooks too."""
     raw, client = flow.request.data, flow.client_conn
     headers = tuple(flow.request.headers.fields)

@@ -27,6 +27,7 @@ from addon.resolver import Resolver
 from addon.selfservice import SelfService
 from addon.settings import Settings
 from addon.vault import Vault
+from addon.vault.ledger import Ledger
 
 _BODIES_IN_MEMORY, _BODIES_ON_DISK = 2, 16
 """How many bodies of the largest size one worker holds at a time; a single caller gets half of that room."""
@@ -43,6 +44,7 @@ class Permit:
     local: Local | None = None
     held: int = 0
     code: str = ""
+    released: bool = False
     over: bool = field(default=False, repr=False)
 
     @property
@@ -75,6 +77,7 @@ class Gate:
         key_sets: KeySource,
         audit: Writer,
         resolver: Resolver,
+        limits: Ledger,
         clock: Clock = time.time,
     ) -> None:
         self._settings = settings
@@ -83,6 +86,7 @@ class Gate:
         self._service = SelfService(vault)
         self._audit = audit
         self.resolver = resolver
+        self._limits = limits
         self._clock = clock
         self._held = 0
         self._held_by: dict[str, int] = {}
@@ -113,7 +117,9 @@ class Gate:
         if request.host == selfservice.HOST:
             return await self._receive(request)
         try:
-            outcome = pipeline.authorize(request, vault=self._vault, now=self._clock(), key_sets=self._key_sets)
+            outcome = pipeline.authorize(
+                request, vault=self._vault, now=self._clock(), key_sets=self._key_sets, limits=self._limits
+            )
             if isinstance(outcome, Untagged):
                 code = await self._refuse_untagged(outcome)
                 if code:
@@ -122,11 +128,15 @@ class Gate:
                     )
             if isinstance(outcome, Refused):
                 return await self._deny(outcome)
-            await self._audit.record(outcome.record)
+            authorized = outcome if isinstance(outcome, Authorized) else None
+            try:
+                await self._audit.record(outcome.record)
+            except BaseException:
+                self._refund(authorized)
+                raise
         except Exception as error:  # noqa: BLE001  whatever it is, the request does not leave
             return self._fault(request, error)
         self.active += 1
-        authorized = outcome if isinstance(outcome, Authorized) else None
         return Permit(outcome.record, outcome.head, authorized, time.monotonic())
 
     async def _receive(self, request: Request) -> Permit | Denial:
@@ -187,18 +197,21 @@ class Gate:
             if body_sha256 is not None:
                 # The body took its time, and a revocation holds from the moment it is committed.
                 pipeline.recheck(permit.authorized, vault=self._vault, now=self._clock())
-            return pipeline.inject(permit.authorized, vault=self._vault, body_sha256=body_sha256)
+            outgoing = pipeline.inject(permit.authorized, vault=self._vault, body_sha256=body_sha256)
         except Refusal as refusal:
             return self.abandon(permit, refusal.code)
         except Exception as error:  # noqa: BLE001  whatever it is, the request does not leave
             complain("a request could not be released", error)
             return self.abandon(permit, error.code if isinstance(error, Fault) else "fault")
+        permit.released = True
+        return outgoing
 
-    def abandon(self, permit: Permit, code: str) -> Denial:
-        """Refuse after all. The outcome will carry the code."""
+    def abandon(self, permit: Permit, code: str, *, sent: bool = False) -> Denial:
+        """Refuse after all. The outcome will carry the code; of what was `sent` already nobody is told that it was not."""
         status = refusals.CODES[code].status
         permit.code = code
-        permit.record = permit.record._replace(decision="fault" if status == 503 else "refused")
+        if not sent:
+            permit.record = permit.record._replace(decision="fault" if status == 503 else "refused")
         return Denial(refusals.answer(code, permit.record.id))
 
     def leave(self, permit: Permit, *, status: int | None, code: str = "") -> None:
@@ -208,6 +221,8 @@ class Gate:
         permit.over = True
         self.active -= 1
         self._give_back(permit)
+        if not permit.released:
+            self._refund(permit.authorized)
         outcome = permit.record._replace(
             at=self._clock(),
             phase="outcome",
@@ -225,6 +240,15 @@ class Gate:
             self._held_by[who] -= permit.held
             if not self._held_by[who]:
                 del self._held_by[who]
+
+    def _refund(self, authorized: Authorized | None) -> None:
+        """Nothing of a request left, so it used up nothing."""
+        if authorized is None or not authorized.receipt:
+            return
+        try:
+            self._limits.give_back(authorized.receipt)
+        except Fault as fault:  # counted too much rather than too little
+            complain("a limit could not be given back", fault)
 
     def bound(self, host: str, port: int) -> bool:
         """Whether an active secret is bound to a destination. Raises Fault."""
@@ -247,7 +271,11 @@ class Gate:
 
     async def _deny(self, refused: Refused) -> Denial:
         answer = refusals.answer(
-            refused.code, refused.record.id, policy=refused.policy, retry_after=refused.retry_after
+            refused.code,
+            refused.record.id,
+            policy=refused.policy,
+            retry_after=refused.retry_after,
+            limit=refused.limit,
         )
         try:
             await self._audit.record(refused.record._replace(status=answer.status))

@@ -29,6 +29,8 @@ from addon.shell import Egress
 from addon.vault import Vault
 from addon.vault.idps import Idps
 from addon.vault.keyring import Keyring
+from addon.vault.ledger import FILE as LEDGER
+from addon.vault.ledger import Ledger
 
 CA_FILE = "mitmproxy-ca.pem"
 
@@ -59,7 +61,8 @@ def open_gate(settings: Settings, *, own: tuple[str, int]) -> tuple[Gate, Writer
         own=own,
     )
     key_sets = open_key_sets(settings, vault=vault)
-    return Gate(settings, vault=vault, key_sets=key_sets, audit=audit, resolver=resolver), audit
+    limits = Ledger.open(home / LEDGER)
+    return Gate(settings, vault=vault, key_sets=key_sets, audit=audit, resolver=resolver, limits=limits), audit
 
 
 def open_key_sets(settings: Settings, *, vault: Vault) -> KeySets:

@@ -48,6 +48,22 @@ class Outgoing(NamedTuple):
     rewriter: Rewriter | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A well-formed key, reduced to what may be kept: its type and digest."""
+
+    type: str
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """A presented key, and the caller's name where one came with it."""
+
+    key: Key
+    name: str | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """
@@ -68,7 +84,7 @@ class Request:
     authorities: tuple[bytes, ...]
     sni: str | None
     client_ip: str
-    tunnel_key: str | None = None
+    tunnel_key: Proof | None = None
     absolute_scheme: str | None = None
 
     @property

@@ -5,7 +5,7 @@ One request, from arrival to decision.
     2 caller   key → app or agent; token → user, groups
     3 grant    read now; its principal must be the caller, or a delegation must hold in every link
     4 binding  the destination, method and path must be those the secret is sealed for
-    5 policies every layer must pass
+    5 policies every layer must pass; then limits are counted, all of them or none
     6 record   handed to the audit log; nothing may leave before it is durable
     7 open     the only step that sees plaintext                       ┐ `inject`, after the record is durable and the
     8 apply    the head to send, and what becomes of the body          ┘ upstream is proved
@@ -15,25 +15,27 @@ Rule 2: a step takes values and returns a value; it never sees a flow, a socket 
 Rule 3: a refusal is a value, a fault is an exception; the shell turns both into an answer and sends nothing.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 from addon import binding as bindings
-from addon import callers, context, credentials, delegation, policies, principals, tag
+from addon import callers, context, credentials, delegation, policies, principals, selfservice, tag
 from addon.callers import KeySource
 from addon.credentials.kind import Plan, Target
 from addon.destination import check_destination, check_hygiene, check_shape
-from addon.errors import Refusal
+from addon.errors import Fault, Refusal
 from addon.model import Caller, Head, Outgoing, Record, Request
-from addon.policies.policy import Attempt, Layer
+from addon.policies.policy import Attempt, Due, Layer
 from addon.refusals import CODES
 from addon.vault import Vault
+from addon.vault.ledger import Receipt
 from addon.vault.lookup import GrantState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Authorized:
-    """May go out once `record` is durable, with what `inject` makes of `head`."""
+    """May go out once `record` is durable, with what `inject` makes of `head`. `receipt` is what it took of limits."""
 
     record: Record
     caller: Caller
@@ -41,6 +43,7 @@ class Authorized:
     head: Head
     plan: Plan
     target: Target
+    receipt: Receipt = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +54,7 @@ class Refused:
     code: str
     policy: str | None = None
     retry_after: int | None = None
+    limit: tuple[int, int | None] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +63,22 @@ class Untagged:
 
     record: Record
     head: Head
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Local:
+    """A request for the proxy itself, of a proved caller. Nothing of it goes out."""
+
+    record: Record
+    request: Request
+    caller: Caller
+
+
+class Limits(Protocol):
+    """Who counts (`vault.ledger`)."""
+
+    def take(self, dues: Sequence[Due], *, now: float) -> Receipt:
+        """Count one request against all limits, or against none and raise Refusal. Raises Fault."""
 
 
 Outcome = Authorized | Refused | Untagged
@@ -94,10 +114,16 @@ class Trace:
             self._collected.append(Step(self._current, "passed", found))
         self._current = name
 
-    def allowed(self, layer: str, rule: tuple[str, dict[str, Any]]) -> None:
-        """One policy of the current step passed."""
+    def allowed(self, policy: str, params: dict[str, Any]) -> None:
+        """A policy (layer and kind) of the current step passed."""
         if self._collected is not None:
-            self._collected.append(Step("policy", "passed", f"{layer}.{rule[0]}", policies.describe(*rule)))
+            told = policies.describe(policy.partition(".")[2], params)
+            self._collected.append(Step("policy", "passed", policy, told))
+
+    def counted(self, receipt: Receipt) -> None:
+        """The limits of the current step had room."""
+        if self._collected is not None:
+            self._collected += [Step("limit", "passed", mark.due.policy, mark.told) for mark in receipt]
 
     def refused(self, no: Refusal) -> None:
         """The current step refused."""
@@ -112,14 +138,16 @@ def authorize(
     vault: Vault,
     now: float,
     key_sets: KeySource | None = None,
+    limits: Limits | None = None,
     caller: Caller | None = None,
     steps: list[Step] | None = None,
 ) -> Outcome:
     """
     Steps 1 to 6 for one request at `now` (seconds since the epoch). Raises Fault.
 
-    `key_sets` verifies user tokens; without it, a request that carries one is a fault. `caller` is given only to explain
-    a request that was never made; otherwise the request must prove it. `steps` collects the explanation.
+    `key_sets` verifies user tokens and `limits` counts; without them, a request that needs one of them is a fault.
+    `caller` is given only to explain a request that was never made; otherwise the request must prove it. `steps`
+    collects the explanation.
     """
     trace = Trace(steps)
     record = _begin(request, now=now)
@@ -154,10 +182,8 @@ def authorize(
             return Untagged(record=record._replace(decision="untagged"), head=head)
         if caller is None:
             _refuse("caller_required")
+        record = _named(record, grant, tried=found)
         grant = _usable(grant, caller, now=now)
-        record = record._replace(
-            principal=grant.principal, grant_id=grant.id, secret=grant.secret_name, version=grant.version
-        )
         if grant.delegation:
             record = record._replace(delegation_id=grant.delegation.id, user=str(grant.delegation.user))
 
@@ -168,17 +194,16 @@ def authorize(
         plan = credentials.kind(grant.kind).plan(head, binding=binding, host=request.host)
 
         trace.at("policies", f"{request.method} {request.scheme}://{request.host}:{request.port}")
-        layers = (Layer(caller.type, caller.name, caller.policies), *grant.policies)
-        rules = [(layer, rule) for layer in layers for rule in policies.load(layer.stored)]
-        attempt = Attempt(request=request, caller=caller, now=now)
-        for layer, rule in rules:
-            policies.check((rule,), attempt, layer=layer.name)
-            trace.allowed(layer.name, rule)
-        trace.at("record", f"{len(rules)} passed")
+        due = _check_policies(grant.policies, Attempt(request=request, caller=caller, now=now), trace)
+
+        trace.at("limits")
+        receipt = _take(due, limits, now=now)
+        trace.counted(receipt)
+        trace.at("record", f"{len(due)} counted")
     except Refusal as no:
         trace.refused(no)
         record = record._replace(phase="outcome", decision="refused", code=no.code, policy=no.policy or "")
-        return Refused(record=record, code=no.code, policy=no.policy, retry_after=no.retry_after)
+        return Refused(record=record, code=no.code, policy=no.policy, retry_after=no.retry_after, limit=no.limit)
     return Authorized(
         record=record._replace(decision="authorized"),
         caller=caller,
@@ -186,6 +211,7 @@ def authorize(
         head=head,
         plan=plan,
         target=Target(host=request.host, port=request.port, now=now),
+        receipt=receipt,
     )
 
 
@@ -193,6 +219,29 @@ def inject(authorized: Authorized, *, vault: Vault, body_sha256: str | None = No
     """Steps 7 and 8: what to send. `body_sha256` (hex) is given exactly when the plan needs it. Raises Refusal, Fault."""
     values = vault.open(authorized.grant)
     return authorized.plan.apply(values, target=authorized.target, body_sha256=body_sha256)
+
+
+def receive(request: Request, *, vault: Vault, now: float, key_sets: KeySource) -> Local | Refused:
+    """Who asks something of the proxy itself; the proofs are those of any request. Raises Fault."""
+    record = _begin(request, now=now)
+    try:
+        check_shape(request)
+        selfservice.check(request)
+        proof = callers.find(request)
+        if proof is None:
+            _refuse("caller_required")
+        state = vault.lookup(digest=proof.key.digest, tag="")
+        caller = callers.identify(proof, state.key, client_ip=request.client_ip, now=now)
+        record = record._replace(caller=str(caller))
+        token = callers.find_token(request)
+        if token is not None:
+            user = callers.authenticate(token, idps=vault.idps, key_sets=key_sets, now=now)
+            vault.proofs.note(user)
+            caller = replace(caller, user=user)
+            record = record._replace(user=str(user))
+    except Refusal as no:
+        return Refused(record=record._replace(phase="outcome", decision="refused", code=no.code), code=no.code)
+    return Local(record=record._replace(decision="authorized"), request=request, caller=caller)
 
 
 def recheck(authorized: Authorized, *, vault: Vault, now: float) -> None:
@@ -240,6 +289,15 @@ def _session_grant(request: Request, caller: Caller | None, *, vault: Vault) -> 
     return fitting[0] if fitting else None
 
 
+def _named(record: Record, grant: GrantState | None, *, tried: tag.Tag | None) -> Record:
+    """The record says what was asked for, whatever the answer will be; the client is told less."""
+    if grant is None:
+        return record._replace(grant_id=tried.id if tried else "")
+    return record._replace(
+        principal=grant.principal, grant_id=grant.id, secret=grant.secret_name, version=grant.version
+    )
+
+
 def _usable(grant: GrantState | None, caller: Caller, *, now: float) -> GrantState:
     """Raises Refusal. Only the principal a grant names learns more than `grant_unavailable`."""
     if grant is None or (caller.grants and grant.tag not in caller.grants):
@@ -257,6 +315,26 @@ def _usable(grant: GrantState | None, caller: Caller, *, now: float) -> GrantSta
     if grant.secret_state != "active":
         _refuse("secret_disabled")
     return grant
+
+
+def _check_policies(layers: tuple[Layer, ...], attempt: Attempt, trace: Trace) -> list[Due]:
+    """What the caller's policies and those of every other layer leave to be counted. Raises Refusal, Fault."""
+    caller = attempt.caller
+    layers = (Layer(caller.type, caller.name, caller.policies), *layers)
+    rules = [(layer, policies.load(layer.stored)) for layer in layers]  # all can be read, or none is judged
+    due: list[Due] = []
+    for layer, each in rules:
+        due += policies.check(each, attempt, layer=layer.name, subject=layer.subject, passed=trace.allowed)
+    return due
+
+
+def _take(due: list[Due], limits: Limits | None, *, now: float) -> Receipt:
+    """Last of all, since what is taken is used up."""
+    if not due:
+        return ()
+    if limits is None:
+        raise Fault("fault", "there is nobody to count limits")
+    return limits.take(due, now=now)
 
 
 def _refuse(code: str) -> NoReturn:

@@ -47,6 +47,9 @@ CODES: dict[str, Code] = {
     "approval_denied": Code(403, "The request was not approved.", "Ask the approver."),
     "approval_expired": Code(403, "Nobody approved the request in time.", "Send it again and have it approved."),
     "untagged": Code(403, "Requests without a grant are not forwarded here.", "Send X-Alter-Grant."),
+    "request_malformed": Code(400, "The request to the proxy itself is not what its interface takes.", "https://alter.internal/v1/openapi.json describes it."),
+    "not_found": Code(404, "There is no such thing here for this caller.", "https://alter.internal/v1/openapi.json lists what there is."),
+    "not_delegable": Code(409, "The grant cannot be delegated now.", "It must be live and issued with --delegable, the agent enabled, and the user's token fresh."),
     "grant_ambiguous": Code(409, "More than one grant of this session fits the destination.", "Name one with X-Alter-Grant."),
     "body_too_large": Code(413, "The body is too large to be held for signing.", "Send x-amz-content-sha256, or raise --max-signed-body."),
     "signing_unsupported": Code(422, "This kind of AWS request cannot be signed here.", "Event streams, SigV4a, S3 Express sessions and POST policies are not supported; signed chunks are, framed as S3 documents them."),
@@ -76,8 +79,19 @@ class Answer:
         return HTTPStatus(self.status).phrase.encode()
 
 
-def answer(code: str, request_id: str, *, policy: str | None = None, retry_after: int | None = None) -> Answer:
-    """The response for `code` (problem+json, RFC 9457, with Proxy-Status, RFC 9209). An unknown code becomes `fault`."""
+def answer(
+    code: str,
+    request_id: str,
+    *,
+    policy: str | None = None,
+    retry_after: int | None = None,
+    limit: tuple[int, int | None] | None = None,
+) -> Answer:
+    """
+    The response for `code` (problem+json, RFC 9457, with Proxy-Status, RFC 9209). An unknown code becomes `fault`.
+
+    `limit` is what `policy` allows: so many in so many seconds, or ever (draft-ietf-httpapi-ratelimit-headers-10).
+    """
     if code not in CODES:
         code = "fault"
     entry = CODES[code]
@@ -107,7 +121,18 @@ def answer(code: str, request_id: str, *, policy: str | None = None, retry_after
         retry_after = retry_after or 1
     if retry_after is not None:
         headers.append((b"Retry-After", str(retry_after).encode()))
+    if limit is not None:
+        headers += _rate_limit(policy or code, *limit, retry_after)
     return Answer(entry.status, tuple(headers), json.dumps(document).encode() + b"\n")
+
+
+def _rate_limit(name: str, amount: int, seconds: int | None, wait: int | None) -> list[tuple[bytes, bytes]]:
+    window = "" if seconds is None else f";w={seconds}"
+    reset = "" if wait is None else f";t={wait}"
+    return [
+        (b"RateLimit-Policy", f'"{name}";q={amount}{window}'.encode()),
+        (b"RateLimit", f'"{name}";r=0{reset}'.encode()),
+    ]
 
 
 def _proxy_error(status: int, code: str) -> str:

@@ -7,16 +7,16 @@ or `hold` (the body is needed first, and `request` injects). Anything else, any 
 
 import hashlib
 import ipaddress
-import uuid
+import secrets
 from collections.abc import Callable
 
 from mitmproxy import connection, http, tls
 from mitmproxy.proxy import server_hooks
 
-from addon import flows, hardening, hosts, responses
+from addon import callers, flows, hardening, hosts, responses, selfservice
 from addon.errors import Refusal
 from addon.gate import Denial, Gate, Permit
-from addon.model import Rewriter
+from addon.model import Proof, Rewriter
 from addon.refusals import Answer
 
 PERMIT = "alter.permit"
@@ -27,20 +27,20 @@ class Egress:
 
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
-        self._tunnel_keys: dict[str, str] = {}
+        self._tunnel_keys: dict[str, Proof] = {}
 
     # ── tunnels ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def http_connect(self, flow: http.HTTPFlow) -> None:
         """A key that comes with a CONNECT holds for its tunnel."""
-        request = flows.read(flow, request_id=str(uuid.uuid4()), tunnel_key=None)
+        request = flows.read(flow, request_id=secrets.token_hex(16), tunnel_key=None)
         denial = await self._gate.admit(request)
         if denial is not None:
             hardening.local_response(flow, denial.answer)
             return
         keys = request.values(b"proxy-authorization")
         if keys:
-            self._tunnel_keys[flow.client_conn.id] = keys[0].decode("latin-1")
+            self._tunnel_keys[flow.client_conn.id] = callers.parse_basic(keys[0])
 
     def client_disconnected(self, client: connection.Client) -> None:
         """A key proved on CONNECT lives as long as its connection."""
@@ -58,6 +58,8 @@ class Egress:
         host = hosts.fold(server.address[0])
         server.sni = host
         h2_only = bool(client.alpn_offers) and b"http/1.1" not in client.alpn_offers
+        if host == selfservice.HOST:
+            return  # there is no upstream to meet, and the client may speak what it likes
         data.establish_server_tls_first = self._gate.bound(host, server.address[1]) or h2_only
         if not data.establish_server_tls_first:
             # What the client offers is what every upstream connection of this tunnel will be offered.
@@ -83,7 +85,8 @@ class Egress:
         """Decide, record, and either inject now or hold the body first."""
         if flow.error is not None or flow.response is not None:
             return
-        request = flows.read(flow, request_id=str(uuid.uuid4()), tunnel_key=self._tunnel_keys.get(flow.client_conn.id))
+        tunnel_key = self._tunnel_keys.get(flow.client_conn.id)
+        request = flows.read(flow, request_id=secrets.token_hex(16), tunnel_key=tunnel_key)
         flow.metadata[hardening.REQUEST_ID] = request.id
         if not flows.well_formed(flow):
             hardening.local_response(flow, (await self._gate.refuse(request, "header_forbidden")).answer)
@@ -109,8 +112,11 @@ class Egress:
         if permit is None or flow.metadata.get(hardening.VERDICT) != hardening.HOLD or flow.response is not None:
             return
         body = flow.request.raw_content or b""
+        if permit.local is not None:
+            self._deny(flow, self._gate.answer(permit, permit.local, body))
+            return
         self._release(flow, permit, body_sha256=hashlib.sha256(body).hexdigest())
-        if flow.request.headers.pop("transfer-encoding", None):
+        if flow.request.headers.pop("transfer-encoding", None) or body:
             flow.request.headers["Content-Length"] = str(len(body))
 
     def _hold(self, flow: http.HTTPFlow, permit: Permit) -> None:
@@ -181,7 +187,7 @@ class Egress:
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         """Stream every response, cleaned; take the credential off the flow, for whoever looks at it later."""
         permit = self._cleaned(flow)
-        if permit is not None and not permit.code and flow.response is not None:
+        if permit is not None and permit.local is None and not permit.code and flow.response is not None:
             flow.response.headers = http.Headers(list(responses.clean(flow.response.headers.fields)))
             flow.response.stream = True
 
@@ -197,7 +203,10 @@ class Egress:
         if permit is not None:
             del flow.metadata[PERMIT]
             status = flow.response.status_code if flow.response else None
-            self._gate.leave(permit, status=status, code=flow.metadata.get(hardening.REFUSAL, "interrupted"))
+            code = flow.metadata.get(hardening.REFUSAL)
+            if code and status is None:
+                status = self._gate.abandon(permit, code, sent=True).answer.status
+            self._gate.leave(permit, status=status, code=code or "interrupted")
 
     def websocket_message(self, flow: http.HTTPFlow) -> None:
         """mitmproxy keeps every message of a connection until it ends; nobody here reads them again."""

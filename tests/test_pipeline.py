@@ -138,9 +138,15 @@ def test_the_key_may_come_as_proxy_credentials(story):
     assert isinstance(story.decide(request), Authorized)
 
 
+@pytest.mark.parametrize("value", [b"", b"Basic", b"Basic x", b"Bearer alter_app_x"])
+def test_a_malformed_key_opens_no_tunnel(story, value):
+    connect = story.request(grant=None, caller=None, headers=[(b"Proxy-Authorization", value)])
+    assert code(pipeline.admit(connect, vault=story.vault, now=story.now)) == "caller_invalid"
+
+
 def test_the_key_proved_on_the_tunnel_counts(story):
-    value = basic("billing", story.keys["billing"])[1].decode()
-    assert isinstance(story.decide(story.request(caller=None, tunnel_key=value)), Authorized)
+    proof = callers.parse_basic(basic("billing", story.keys["billing"])[1])
+    assert isinstance(story.decide(story.request(caller=None, tunnel_key=proof)), Authorized)
 
 
 @pytest.mark.parametrize(
@@ -204,7 +210,13 @@ def test_unknown_and_foreign_grants_are_told_apart_by_nobody(story):
     unknown = story.decide(grant="0" * 36)
     foreign = story.decide(caller="other")
     assert code(unknown) == code(foreign) == "grant_unavailable"
-    assert (unknown.policy, foreign.record.grant_id, foreign.record.secret) == (None, "", "")
+    assert (unknown.policy, unknown.retry_after) == (foreign.policy, foreign.retry_after) == (None, None)
+
+
+def test_the_record_of_a_refusal_says_which_grant_was_tried(story):
+    unknown, foreign = story.decide(grant="0" * 36).record, story.decide(caller="other").record
+    assert (unknown.grant_id, unknown.secret) == ("0" * 36, "")
+    assert (foreign.grant_id, foreign.secret, foreign.caller) == (story.grants["stripe"], "stripe", "app:other")
 
 
 def test_names_of_different_types_never_meet(story):

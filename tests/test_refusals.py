@@ -10,9 +10,9 @@ import pytest
 import addon
 from addon.refusals import CODES, answer
 
-# wire.md, section 4
+# wire.md, section 4, and what https://alter.internal/ answers besides
 STATUS = {
-    400: {"tag_malformed", "tag_repeated", "context_malformed", "header_forbidden"},
+    400: {"tag_malformed", "tag_repeated", "context_malformed", "header_forbidden", "request_malformed"},
     401: {"user_token_required", "user_token_invalid"},
     403: {
         "grant_unavailable", "grant_expired", "grant_revoked", "secret_disabled", "delegation_revoked",
@@ -21,7 +21,8 @@ STATUS = {
         "secret_in_request", "policy_denied", "approval_denied", "approval_expired", "untagged",
     },
     407: {"caller_required", "caller_invalid"},
-    409: {"grant_ambiguous"},
+    404: {"not_found"},
+    409: {"grant_ambiguous", "not_delegable"},
     413: {"body_too_large"},
     422: {"signing_unsupported", "signing_scope_unknown", "signing_scope_not_bound"},
     429: {"rate_limited", "quota_exceeded"},

@@ -2,9 +2,8 @@
 
 from typing import Protocol
 
-from addon.callers.proof import Proof
 from addon.errors import Refusal
-from addon.model import Caller
+from addon.model import Caller, Proof
 from addon.policies.cidr import contains
 
 

@@ -15,8 +15,9 @@ import binascii
 import hashlib
 import re
 import secrets
-from dataclasses import dataclass
 from typing import Literal
+
+from addon.model import Key
 
 KeyType = Literal["app", "agt", "run"]
 
@@ -24,14 +25,6 @@ CALLER_TYPES: dict[str, KeyType] = {"app": "app", "agent": "agt"}
 """The key type of each caller type. A `run` key may stand for either."""
 
 _SHAPE = re.compile(r"(alter_(app|agt|run)_[a-z2-7]{52})_([a-z2-7]{7})")
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """A well-formed key, reduced to what may be kept: its type and digest."""
-
-    type: str
-    digest: bytes
 
 
 class Mistyped(ValueError):

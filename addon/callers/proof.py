@@ -7,19 +7,10 @@ where it holds for the tunnel, or on a plain request. `X-Alter-Key` is for clien
 
 import base64
 import binascii
-from dataclasses import dataclass
 
-from addon.callers.key import Key, Mistyped, parse
+from addon.callers.key import Mistyped, parse
 from addon.errors import Refusal
-from addon.model import Request
-
-
-@dataclass(frozen=True, slots=True)
-class Proof:
-    """A presented key, and the caller's name where one came with it."""
-
-    key: Key
-    name: str | None
+from addon.model import Proof, Request
 
 
 def find(request: Request) -> Proof | None:
@@ -30,7 +21,7 @@ def find(request: Request) -> Proof | None:
     """
     own = [parse_basic(value) for value in request.values(b"proxy-authorization")]
     if request.tunnel_key is not None:
-        own.append(parse_basic(request.tunnel_key.encode("latin-1")))
+        own.append(request.tunnel_key)
     found = own + [_parse_key(value) for value in request.values(b"x-alter-key")]
     for name in (b"proxy-authorization", b"x-alter-key"):
         if len(request.values(name)) > 1:

@@ -43,6 +43,11 @@ class Basic(placement.Placed):
         if len(_encode(binding, values)) > placement.LIMIT:
             raise Usage("user and password are too long together", hint=f"at most {placement.LIMIT} characters encoded")
 
+    def hidden(self, values: Values, *, binding: Binding) -> tuple[str, ...]:
+        """And user and password together, since it is they that are encoded."""
+        alone = super().hidden(values, binding=binding)
+        return (*alone, placement.substitute(binding.placements[0].format, values)) if binding.placements else alone
+
     def write(self, head: Head, *, binding: Binding, values: Values) -> Head:
         if not binding.placements or any(_problem(binding, name, value) for name, value in values.items()):
             raise Fault("fault", "a stored value cannot be written")

@@ -52,6 +52,9 @@ class Kind(Protocol):
 
     tag: ClassVar[str]
 
+    sent: ClassVar[bool]
+    """Whether the upstream is sent the secret itself, and so can send it back."""
+
     def fields(self, binding: Binding) -> tuple[Field, ...]:
         """The fields of a secret under this binding, in the order to ask for them."""
 
@@ -60,6 +63,9 @@ class Kind(Protocol):
 
     def check_values(self, binding: Binding, values: dict[str, str]) -> None:
         """Raises Usage, naming the field and the reason, for values that cannot be used. Never shows a value."""
+
+    def hidden(self, values: Values, *, binding: Binding) -> tuple[str, ...]:
+        """The texts that no response may show."""
 
     def plan(self, head: Head, *, binding: Binding, host: str) -> Plan:
         """What to do with a request to `host`, a normalised name. Raises Refusal for shapes it cannot serve."""

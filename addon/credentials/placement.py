@@ -259,6 +259,7 @@ class Placed(abc.ABC):
     """What the kinds have in common whose whole work is to fill in formats. They differ in which bindings they take."""
 
     tag: ClassVar[str]
+    sent: ClassVar[bool] = True
 
     def fields(self, binding: Binding) -> tuple[Field, ...]:
         return fields(self.check_binding(binding).placements)
@@ -268,6 +269,9 @@ class Placed(abc.ABC):
 
     def check_values(self, binding: Binding, values: dict[str, str]) -> None:
         check_values(binding, values)
+
+    def hidden(self, values: Values, *, binding: Binding) -> tuple[str, ...]:  # noqa: ARG002
+        return tuple(value for name, value in values.items() if name not in PUBLIC_FIELDS)
 
     def plan(self, head: Head, *, binding: Binding, host: str) -> "Filling":  # noqa: ARG002
         return Filling(self, head, binding)

@@ -16,7 +16,7 @@ from addon.credentials import aws_body, aws_minting, aws_request, aws_scope, aws
 from addon.credentials.aws_request import AwsRequest
 from addon.credentials.kind import Field
 from addon.errors import Usage
-from addon.model import Head
+from addon.model import Head, Values
 
 _FIELDS = (
     Field("access_key_id", "access key id", secret=False),
@@ -31,6 +31,7 @@ class SigV4:
     """The fields of an access key. The binding may name service and region; else the host says them."""
 
     tag: ClassVar[str] = "sigv4"
+    sent: ClassVar[bool] = False
 
     def fields(self, binding: Binding) -> tuple[Field, ...]:  # noqa: ARG002
         return _FIELDS
@@ -54,6 +55,9 @@ class SigV4:
         placement.check_fields(_FIELDS, values)
         for name, value in values.items():
             placement.check_value(name, aws_signer.problem(name, value))
+
+    def hidden(self, values: Values, *, binding: Binding) -> tuple[str, ...]:  # noqa: ARG002
+        return tuple(values[field.name] for field in _FIELDS if field.secret and field.name in values)
 
     def plan(self, head: Head, *, binding: Binding, host: str) -> AwsRequest:
         return aws_request.read(head, binding=binding, host=host)

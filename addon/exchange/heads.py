@@ -18,9 +18,9 @@ COUNT = 200
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e\x80-\xff]{1,16384}) HTTP/1\.([01])")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?")
-_LINE = re.compile(rb"(" + _TOKEN + rb"):[ \t]*([^\x00\r\n]*?)[ \t]*")
+_LINE = re.compile(_TOKEN + rb":[^\x00\r\n]*")
+_BLOCK = re.compile(rb"(?:" + _LINE.pattern + rb"\r\n)*+")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
-_BREAK = re.compile(rb"[^\r]\n|\r[^\n]")
 
 _HOP = frozenset(
     {b"connection", b"proxy-connection", b"keep-alive", b"te", b"trailer", b"transfer-encoding", b"upgrade"}
@@ -108,18 +108,15 @@ def write_upgrade(first: bytes, headers: Headers) -> bytes:
 
 
 def _split(raw: bytes) -> tuple[bytes, Headers]:
-    if len(raw) > LIMIT or _BREAK.search(raw):
+    """The first line, for the caller to check, and the headers."""
+    first, _, block = raw[:-2].partition(b"\r\n")
+    if len(raw) > LIMIT or not _BLOCK.fullmatch(block):
         raise Malformed
-    first, *lines = raw[:-4].split(b"\r\n")
+    lines = block.split(b"\r\n")[:-1]
     if len(lines) > COUNT:
         raise Malformed
-    headers = []
-    for line in lines:
-        match = _LINE.fullmatch(line)
-        if match is None:
-            raise Malformed
-        headers.append((match[1], match[2]))
-    return first, tuple(headers)
+    parts = [line.partition(b":") for line in lines]
+    return first, tuple([(name, value.strip(b" \t")) for name, _, value in parts])
 
 
 def _request_length(headers: Headers, minor: int) -> int | None:

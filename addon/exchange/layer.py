@@ -8,7 +8,7 @@ the CONNECT as if we had not been there.
 
 import asyncio
 import contextlib
-import uuid
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode
 
-from addon import hosts
+from addon import callers, hosts
 from addon.exchange import hello
 from addon.exchange.heads import LIMIT, Malformed, RequestHead, parse_request
 from addon.exchange.leaves import Leaves
@@ -111,7 +111,7 @@ class ConnectLayer(layer.Layer):
                 yield from self._read_connect()
             else:
                 yield from self._read_hello()
-        elif isinstance(event, events.ConnectionClosed) and not self._taken:
+        elif isinstance(event, events.ConnectionClosed):
             yield commands.CloseConnection(self.context.client)
 
     def _read_connect(self) -> Commands:
@@ -138,7 +138,7 @@ class ConnectLayer(layer.Layer):
             return None
         client = self.context.client
         request = Request(
-            id=str(uuid.uuid4()),
+            id=secrets.token_hex(16),
             scheme="https",
             host=hosts.normalize(name),
             port=port,
@@ -152,7 +152,7 @@ class ConnectLayer(layer.Layer):
         if self._engine.gate.judge_tunnel(request) is not None:
             return None
         keys = request.values(b"proxy-authorization")
-        key = keys[0].decode("latin-1") if keys else None
+        key = callers.parse_basic(keys[0]) if keys else None
         return Opening(request.host, port, None, request.client_ip, key, client.id)
 
     def _read_hello(self) -> Commands:

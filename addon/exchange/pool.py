@@ -20,7 +20,7 @@ IDLE = 55.0
 FRESH = 4.0
 """Seconds after which a request that must not be repeated gets a new connection: some servers close after 5."""
 CONNECT = 10.0
-_PER_KEY = 32
+_PER_KEY = 256
 _TOTAL = 1024
 _SESSIONS = 1024
 

@@ -7,8 +7,8 @@ released for a Permit. Everything that breaks ends in an answer of our own or in
 
 import asyncio
 import contextlib
+import secrets
 import time
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from addon.exchange.pool import Pool, Unreachable, Upstream
 from addon.exchange.spool import IN_MEMORY, Spool
 from addon.exchange.streams import Stream
 from addon.gate import Denial, Gate, Permit
-from addon.model import Head, Headers, Request, Rewriter
+from addon.model import Head, Headers, Proof, Request, Rewriter
 from addon.refusals import Answer
 
 HEAD_SECONDS = 75.0
@@ -52,7 +52,7 @@ class Opening:
     port: int
     sni: str | None
     client_ip: str
-    key: str | None
+    key: Proof | None
     number: str
 
 
@@ -120,7 +120,7 @@ class Tunnel:
         self._status, self._refused, code = None, "", "interrupted"
         try:
             try:
-                outcome = await self._forward(permit, head, body)
+                outcome = await (self._forward if permit.local is None else self._answer)(permit, head, body)
             finally:
                 await self._end_upload(body)
                 self._drop_held()
@@ -152,7 +152,7 @@ class Tunnel:
             target, claims, scheme = slash + path or b"/", (authority,), scheme_raw.decode("latin-1").lower()
         opening = self._opening
         return Request(
-            id=str(uuid.uuid4()),
+            id=secrets.token_hex(16),
             scheme="https",
             host=opening.host,
             port=opening.port,
@@ -170,9 +170,17 @@ class Tunnel:
         """What is known of a request whose head cannot be read."""
         opening = self._opening
         return Request(
-            id=str(uuid.uuid4()), scheme="https", host=opening.host, port=opening.port, method="", target=b"",
+            id=secrets.token_hex(16), scheme="https", host=opening.host, port=opening.port, method="", target=b"",
             headers=(), authorities=(), sni=opening.sni, client_ip=opening.client_ip,
         )  # fmt: skip
+
+    async def _answer(self, permit: Permit, head: RequestHead, body: Body) -> Denial:
+        """The proxy itself is asked."""
+        self._approve_continue(head)
+        held = await self._hold(permit, head, body)
+        if isinstance(held, Denial) or permit.local is None:
+            return held if isinstance(held, Denial) else self._gate.abandon(permit, "fault")
+        return self._gate.answer(permit, permit.local, b"".join(held.pieces()))
 
     async def _forward(self, permit: Permit, head: RequestHead, body: Body) -> Denial | bool:
         """Send a permitted request and relay its response; whether the connection can go on."""
@@ -212,7 +220,7 @@ class Tunnel:
             if self._client.closed:
                 raise Broken("client_gone")
             await self._end_upload(body)
-            return self._gate.abandon(permit, self._refused or "upstream_unreachable")
+            return self._gate.abandon(permit, self._refused or "upstream_unreachable", sent=True)
         self._status = response.status
         return await self._relay(upstream, head, response, body)
 

@@ -7,11 +7,15 @@ restriction that a newer version wrote.
 
 import functools
 import json
+from collections.abc import Callable
 from typing import Any
 
 from addon.errors import Fault, Refusal
-from addon.policies import cidr, content_type, hours, max_body, methods, paths, period, reason
-from addon.policies.policy import Attempt, PolicyKind
+from addon.policies import cidr, content_type, hours, max_body, methods, paths, period, quota, rate, reason
+from addon.policies.policy import Attempt, Due, LimitKind, PolicyKind
+
+LIMITS: dict[str, LimitKind] = {kind.tag: kind for kind in (rate.KIND, quota.KIND)}
+"""Those that count; the others look at the request alone."""
 
 KINDS: dict[str, PolicyKind] = {
     kind.tag: kind
@@ -24,6 +28,7 @@ KINDS: dict[str, PolicyKind] = {
         max_body.KIND,
         content_type.KIND,
         reason.KIND,
+        *LIMITS.values(),
     )
 }
 
@@ -68,8 +73,19 @@ def describe(tag: str, params: dict[str, Any]) -> str:
         raise Fault("vault_unavailable", f"policy {tag} cannot be read") from error
 
 
-def check(policies: Policies, attempt: Attempt, *, layer: str) -> None:
-    """Raises Refusal `policy_denied`, naming layer and kind, unless every policy passes."""
+def check(
+    policies: Policies,
+    attempt: Attempt,
+    *,
+    layer: str,
+    subject: str = "",
+    passed: Callable[[str, dict[str, Any]], None] | None = None,
+) -> list[Due]:
+    """
+    The limits that are still to be counted. Raises Refusal `policy_denied`, naming layer and kind, for a policy that does
+    not pass. `passed` is told of each that does: layer and kind, parameters.
+    """
+    due = []
     for tag, params in policies:
         try:
             denied = KINDS[tag].check(params, attempt)
@@ -78,3 +94,8 @@ def check(policies: Policies, attempt: Attempt, *, layer: str) -> None:
             raise Fault("vault_unavailable", f"policy {tag} cannot be evaluated") from error
         if denied is not None:
             raise Refusal("policy_denied", policy=f"{layer}.{tag}", found=denied, remedy=remedy or "")
+        if tag in LIMITS:
+            due += [Due(layer, subject, tag, limit) for limit in LIMITS[tag].limits(params)]
+        elif passed is not None:
+            passed(f"{layer}.{tag}", params)
+    return due

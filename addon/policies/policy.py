@@ -1,5 +1,6 @@
 """What a kind of policy must be able to do."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -40,6 +41,50 @@ class PolicyKind(Protocol):
 
     def describe(self, params: dict[str, Any]) -> str:
         """What passes, in a few words for the operator."""
+
+
+class Limit(NamedTuple):
+    """
+    So many uses, in each `unit`: any `sliding_seconds` on end, or else one of the calendar (UTC), or ever where it is empty.
+    """
+
+    amount: int
+    unit: str
+    sliding_seconds: int = 0
+
+
+class Due(NamedTuple):
+    """A limit to be counted: where it stands, and its kind."""
+
+    layer: str
+    subject: str
+    kind: str
+    limit: Limit
+
+    @property
+    def policy(self) -> str:
+        """As a refusal names it."""
+        return f"{self.layer}.{self.kind}"
+
+    @property
+    def key(self) -> str:
+        """What is counted together. The amount is not in it: whoever raises a limit keeps what was used."""
+        return f"{self.layer}:{self.subject}:{self.kind}:{self.limit.unit}"
+
+
+class LimitKind(PolicyKind, Protocol):
+    """A kind of policy that counts. Its `check` passes whatever can be counted."""
+
+    def limits(self, params: dict[str, Any]) -> tuple[Limit, ...]:
+        """What is to be counted, each unit once."""
+
+
+def spread(limits: Iterable[Limit]) -> tuple[Limit, ...]:
+    """Raises ValueError unless there are limits, each for another unit: two of one unit would be counted together."""
+    found = tuple(limits)
+    if not found or len({limit.unit for limit in found}) != len(found):
+        raise ValueError
+    return found
 
 
 def listed(params: dict[str, Any], name: str) -> list[str]:

@@ -28,7 +28,7 @@ class Reason:
 
     def describe(self, params: dict[str, Any]) -> str:
         """What passes."""
-        return f"{params['characters']} characters or more"
+        return f"{params['characters']} or more characters"
 
 
 KIND: PolicyKind = Reason()

@@ -14,6 +14,7 @@ a recipient (`rewrap`) leaves the payload, and anything signed over it, untouche
 carries its suite; an unknown one of either refuses.
 """
 
+import functools
 import hmac
 import secrets
 from collections.abc import Sequence
@@ -134,6 +135,10 @@ def _derive(dek: bytes) -> tuple[bytes, bytes]:
     return both[:32], both[32:]
 
 
+_derive_again = functools.lru_cache(maxsize=512)(_derive)
+"""For opening, which remembers data keys (see `PrivateKey.unwrap`), and never a plaintext."""
+
+
 def _split(payload: bytes) -> tuple[bytes, bytes, bytes]:
     if payload[:1] != _FORMAT:
         raise _refuse("a sealed value has a format this software does not know")
@@ -160,7 +165,7 @@ def _unwrap(wraps: Sequence[Wrap], context: bytes, commit: bytes, keyring: Keyri
         private = keyring.key(wrap.kid)
         if private and private.recipient.suite == wrap.suite:
             dek = private.unwrap(wrap.wrapped, info=_info(wrap.kid, context, commit))
-            key, expected = _derive(dek)
+            key, expected = _derive_again(dek)
             if not hmac.compare_digest(expected, commit):
                 raise _refuse("a sealed value does not verify")
             return dek, key

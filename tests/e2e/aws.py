@@ -16,7 +16,7 @@ from botocore.config import Config
 
 from tests.e2e.moto import Moto
 from tests.e2e.s3server import S3Server
-from tests.e2e.stage import Stage
+from tests.e2e.stage import AWS_ID, AWS_SECRET, Stage
 
 AWSCLI = "1.46.3"
 NODE_PACKAGES = ("@aws-sdk/client-s3@3", "@aws-sdk/client-dynamodb@3", "@aws-sdk/lib-storage@3", "hpagent@1")
@@ -45,9 +45,16 @@ def make_seed(seed, home, *, s3, moto):
             put("s3-temporary", s3, s3.temporary_key),
             put("moto", moto, moto.key),
             put("minting", moto, moto.key, "--allow-credential-minting"),
+            put("own", Own, (AWS_ID, AWS_SECRET), "--service", "s3", "--region", "local", "--region", "remote"),
         ]
     )
     return replace(seed, home=home, grants=seed.grants | grants)
+
+
+class Own:
+    """A store of one's own, at the test upstream."""
+
+    hosts = ("api.unbound.test",)
 
 
 @dataclass(frozen=True)

@@ -101,31 +101,33 @@ class Proxy:
 
     def __init__(self, home, *options, **environ):
         self.control = Control(home)
-        self._log = []
-        self.process = subprocess.Popen(
-            [PROGRAMS / "alter-egress", "--home", home, "--listen", "127.0.0.1:0", *map(str, options)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=environment(**environ),
-        )
-        self._ready = threading.Event()
+        command = [PROGRAMS / "alter-egress", "--home", home, "--listen", "127.0.0.1:0", *map(str, options)]
+        ready = self._start(command, READY, stdin=subprocess.DEVNULL, env=environment(**environ))
+        self.address, self.port = ready[1], int(ready[2])
+
+    def _start(self, command, sign, *, say=None, **settings):
+        """Run `command` until it prints a line that matches `sign`; the match. `say` is a line for its stdin."""
+        self._log, self._sign, self._signed = [], sign, threading.Event()
+        output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        self.process = subprocess.Popen(command, **output, **settings)
         self._reader = threading.Thread(target=self._read, name="proxy-log")
         self._reader.start()
-        ready = READY.search(self.log) if self._ready.wait(60) else None
+        if say:
+            self.process.stdin.write(say + "\n")
+            self.process.stdin.flush()
+        ready = sign.search(self.log) if self._signed.wait(60) else None
         if not ready:
             self.kill()
             raise AssertionError(f"the proxy did not start:\n{self.log}")
-        self.address, self.port = ready[1], int(ready[2])
+        return ready
 
     def _read(self):
         for line in self.process.stdout:
             self._log.append(line)
-            if READY.match(line):
-                self._ready.set()
+            if self._sign.match(line):
+                self._signed.set()
         self.process.stdout.close()
-        self._ready.set()
+        self._signed.set()
 
     @property
     def log(self):

@@ -170,3 +170,47 @@ def test_a_provider_registered_while_the_proxy_runs_is_there_within_seconds(peop
             refusal(people.ask(client, grant, people.token()), "grant_unavailable", status=403)
     finally:
         second.stop()
+
+
+# ── https://alter.internal/ ──────────────────────────────────────────────────────────────────────────────────────────
+
+INSIDE = "https://alter.internal"
+
+
+def test_a_user_makes_sees_and_ends_a_delegation_over_http(people, upstream):
+    user = {"X-Alter-User-Token": people.token()}
+    with people.stage.client() as app, people.stage.proxy.client("assistant", people.agent_key) as agent:
+        about = app.get(f"{INSIDE}/v1/whoami", headers=user)
+        assert (about.status_code, about.headers["content-type"]) == (200, "application/json")
+        assert (about.json()["caller"]["name"], about.json()["user"]["subject"]) == ("billing", "ada")
+        made = app.post(f"{INSIDE}/v1/delegations", headers=user, json={"grant_id": people.ada, "agent": "assistant"})
+        assert made.status_code == 201, made.text
+        delegation = made.json()["id"]
+        assert people.ask(agent, delegation).status_code == 200
+        assert delegation in agent.get(f"{INSIDE}/v1/grants").text
+        ended = app.delete(f"{INSIDE}/v1/delegations/{delegation}", headers=user)
+        assert (ended.status_code, ended.content) == (204, b"")
+        refusal(people.ask(agent, delegation), "delegation_revoked", status=403)
+        listed = app.get(f"{INSIDE}/v1/delegations", headers=user).json()["delegations"]
+        assert {each["state"] for each in listed if each["id"] == delegation} == {"revoked"}
+        record = people.stage.audit(made.headers["x-alter-request-id"])
+    assert (record["host"], record["caller"], record["user"], record["status"]) == ("alter.internal", "app:billing", "user:acme/ada", 201)  # fmt: skip
+    assert not upstream.seen("alter.internal")
+
+
+def test_inside_nobody_is_answered_without_a_key_and_everything_has_its_refusal(people):
+    with people.stage.client() as app, people.stage.proxy.client() as nobody:
+        refusal(nobody.get(f"{INSIDE}/v1/whoami"), "caller_required", status=407)
+        refusal(app.get(f"{INSIDE}/nothing"), "not_found", status=404, stage=people.stage)
+        refusal(app.post(f"{INSIDE}/v1/delegations", json={}), "user_token_required", status=401, stage=people.stage)
+        user = {"X-Alter-User-Token": people.token()}
+        refusal(app.post(f"{INSIDE}/v1/delegations", headers=user, content=b"x"), "request_malformed", status=400)
+        refusal(app.post(f"{INSIDE}/v1/delegations", headers=user, json={"grant_id": people.bob, "agent": "assistant"}), "not_found", status=404)  # fmt: skip
+        refusal(app.post(f"{INSIDE}/v1/delegations", headers=user, content=b"x" * 20_000), "body_too_large", status=413)
+        assert app.get(f"{INSIDE}/v1/whoami").status_code == 200
+
+
+def test_inside_is_reached_by_http2_too(people):
+    with people.stage.client(http2=True) as app:
+        answer = app.get(f"{INSIDE}/v1/openapi.json")
+        assert (answer.status_code, answer.json()["openapi"]) == (200, "3.1.0")

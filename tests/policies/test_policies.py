@@ -19,6 +19,8 @@ TYPED = {
     "max_body": ("1000",),
     "content_type": ("application/json",),
     "reason": ("5",),
+    "rate": ("60/minute", "1000/day"),
+    "quota": ("100", "10/hour"),
 }
 
 

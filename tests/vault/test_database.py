@@ -69,7 +69,7 @@ def test_the_connection_trusts_nothing_and_forgets_nothing(made):
 
 def test_a_reader_cannot_write(path, made):
     with contextlib.closing(connect(path, writable=False)) as reader:
-        assert query(reader, "SELECT count(*) FROM meta", {}) == [(0,)]
+        assert query(reader, "SELECT count(*) FROM meta WHERE name <> 'policies'", {}) == [(0,)]
         with pytest.raises(database.ERRORS, match="readonly"):
             reader.conn.execute("INSERT INTO meta (name, value) VALUES ('a', 'b')")
 
@@ -202,7 +202,7 @@ def test_a_connection_that_is_refused_is_closed(path, monkeypatch):
 
 
 def count(data):
-    return query(data, "SELECT count(*) FROM meta", {})[0][0]
+    return query(data, "SELECT count(*) FROM meta WHERE name <> 'policies'", {})[0][0]
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])

@@ -1,6 +1,7 @@
 """`grant`: who may use which secret, how and until when."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -10,12 +11,11 @@ from addon.explanation import Explanation, attempt
 from addon.explanation import explain as explain_request
 from addon.model import Caller
 from addon.pipeline import Step
-from addon.policies import KINDS
 from addon.policies.cidr import contains
 from addon.principals import named_idp
 from addon.vault.callers import Member
 from addon.vault.grants import Grant
-from vaultctl import callers, times, tokens
+from vaultctl import callers, rules, times, tokens
 from vaultctl.command import noun
 from vaultctl.console import Session, facts, pass_session, table
 
@@ -37,30 +37,26 @@ grant = noun("grant", help="Who may use which secret, how and until when.")
 @click.option("--to", "principal", required=True, metavar="PRINCIPAL", help=f"Whom: {_FORMS}.")
 @click.option("--label", default="", metavar="L", help="A note for people.")
 @click.option("--expires", metavar="WHEN", help="A duration such as 30d, or a TIME. Otherwise until revoked.")
-@click.option("--method", "methods", multiple=True, metavar="M", help="Only these methods. May be repeated.")
-@click.option("--path", "paths", multiple=True, metavar="P", help="Only paths under this prefix. May be repeated.")
-@click.option("--cidr", "cidrs", multiple=True, metavar="C", help="Only from this network. May be repeated.")
+@rules.options
 @click.option("--delegable", is_flag=True, help="Its users may delegate it to agents.")
 @click.option("--max-delegation", metavar="D", help="The longest delegation of it. Otherwise 90d.")
 @click.option("--max-proof-age", metavar="D", help="How old a token may be that proves the group of a delegation. Otherwise 24h.")  # fmt: skip
 @pass_session
 def issue(
     session: Session,
+    /,
     *,
     secret: str,
     principal: str,
     label: str,
     expires: str | None,
-    methods: tuple[str, ...],
-    paths: tuple[str, ...],
-    cidrs: tuple[str, ...],
     delegable: bool,
     max_delegation: str | None,
     max_proof_age: str | None,
+    **typed: Any,
 ) -> None:
     """Let a principal use SECRET, and print the id of the grant."""
-    typed = {"methods": methods, "paths": paths, "cidr": cidrs}
-    rules = tuple((kind, KINDS[kind].parse(values)) for kind, values in typed.items() if values)
+    chosen = rules.read(typed, now=session.now)
     if not delegable and (max_delegation or max_proof_age):
         raise Usage("a limit of delegations, but none are allowed", hint="add --delegable")
     issued = session.vault(writable=True).grants.issue(
@@ -69,7 +65,7 @@ def issue(
         now=session.now,
         expires_at=None if expires is None else times.deadline(expires, now=session.now),
         label=label,
-        rules=rules,
+        rules=chosen,
         delegable=delegable,
         delegation_seconds=times.parse_duration(max_delegation) if max_delegation else None,
         proof_seconds=times.parse_duration(max_proof_age or "24h"),
@@ -115,8 +111,9 @@ def list_(session: Session, secret: str | None, principal: str | None, state: st
 @pass_session
 def show(session: Session, grant_id: str) -> None:
     """Everything about one grant."""
-    document = _document(session.vault().grants.get(grant_id), now=session.now)
-    session.emit(document, facts((name, _words(value)) for name, value in document.items()))
+    found = session.vault().grants.get(grant_id)
+    document = _document(found, now=session.now)
+    session.emit(document, facts((document | {"policies": rules.words(found.policies)}).items()))
 
 
 @grant.command(
@@ -231,7 +228,7 @@ def _document(each: Grant, *, now: float) -> dict[str, object]:
         "principal": each.principal,
         "state": each.state(now),
         "label": each.label,
-        "policies": [{"kind": kind, **params} for kind, params in each.policies],
+        "policies": rules.document(each.policies),
         "delegable": each.delegable,
         "max_delegation_seconds": each.delegation_seconds,
         "max_proof_age_seconds": each.proof_seconds if each.delegable else None,
@@ -244,13 +241,3 @@ def _document(each: Grant, *, now: float) -> dict[str, object]:
 
 def _kinds(each: Grant) -> str:
     return ", ".join(kind for kind, _ in each.policies)
-
-
-def _words(value: object) -> object:
-    if not isinstance(value, list):
-        return value
-    return [f"{policy['kind']}: " + ", ".join(map(str, _parameters(policy))) for policy in value]
-
-
-def _parameters(policy: dict[str, object]) -> list[object]:
-    return [item for name, listed in policy.items() if name != "kind" and isinstance(listed, list) for item in listed]

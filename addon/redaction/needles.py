@@ -1,0 +1,112 @@
+"""
+Finding every spelling of a few texts, in plain Python at some 2 GB/s.
+
+Spellings of one text share most of it: whatever they escape, they leave letters and digits alone. So first a few *cores*
+are looked for, one of which is in every spelling, and the spellings themselves (the needles) are only made once there is
+a core, or the end of a piece may be the beginning of one. `bytes.find` skips ahead by the length of what it looks for:
+measured, it is ten times as fast as a regular expression, and beats Aho-Corasick in Rust.
+"""
+
+import re
+from collections.abc import Iterable
+from functools import cached_property
+from typing import Final
+
+from addon.redaction.variants import families, variants
+
+_RUN = re.compile(rb"[A-Za-z0-9_.-]+")
+_SHORTEST: Final = 5
+_START: Final = 3
+
+
+class Needles:
+    """The spellings of `texts`. False if there are none, because every text is too short."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._texts = tuple(texts)
+        self._cores = _cores(self._texts)
+
+    def __bool__(self) -> bool:
+        return bool(self._cores)
+
+    def among(self, data: bytes) -> bool:
+        """Whether any may be in `data`. False is certain."""
+        for core in self._cores:  # noqa: SIM110  a generator would double the time for a small body
+            if core in data:
+                return True
+        return False
+
+    def find(self, data: bytes) -> list[tuple[int, int]]:
+        """Where they are: begin and end of every occurrence, overlapping ones too, by where they begin."""
+        found = []
+        for needle in self._needles:
+            at = data.find(needle)
+            while at >= 0:
+                found.append((at, at + len(needle)))
+                at = data.find(needle, at + 1)
+        return sorted(found)
+
+    def begun(self, data: bytes) -> int:
+        """Where in `data` (not empty) the longest end of it begins that may be the beginning of one; its length if none."""
+        if data[-1] not in self._letters:
+            return len(data)
+        tail = data[-self._reach :]
+        first = len(tail)
+        for start in self._starts:
+            at = tail.find(start, 0, first + _START - 1)
+            while at >= 0:
+                if self._begins(tail[at:]):
+                    first = at
+                    break
+                at = tail.find(start, at + 1, first + _START - 1)
+        if first == len(tail):
+            for shorter in self._shorter:
+                if tail.endswith(shorter):
+                    first -= len(shorter[0])
+                    break
+        return len(data) - len(tail) + first
+
+    def _begins(self, end: bytes) -> bool:
+        return any(needle.startswith(end) and len(needle) > len(end) for needle in self._needles)
+
+    @cached_property
+    def _needles(self) -> tuple[bytes, ...]:
+        return variants(self._texts)
+
+    @cached_property
+    def _reach(self) -> int:
+        return max(map(len, self._needles)) - 1
+
+    @cached_property
+    def _letters(self) -> bytes:
+        return b"".join(self._needles)
+
+    @cached_property
+    def _starts(self) -> tuple[bytes, ...]:
+        return tuple({needle[:_START] for needle in self._needles})
+
+    @cached_property
+    def _shorter(self) -> tuple[tuple[bytes, ...], ...]:
+        return tuple(tuple({start[:size] for start in self._starts}) for size in range(_START - 1, 0, -1))
+
+
+def _cores(texts: Iterable[str]) -> tuple[bytes, ...]:
+    """Byte strings one of which is in each needle: few, and as long as can be."""
+    runs: list[bytes] = []
+    others: list[bytes] = []
+    for text in texts:
+        known = tuple(runs)
+        for family in families(text):
+            if known and _any_in(known, family.form):
+                continue
+            whole = _RUN.fullmatch(family.form)
+            run = family.form if whole else max(_RUN.findall(family.form), key=len, default=b"")
+            if len(run) >= _SHORTEST:
+                runs.append(run)
+            else:
+                others += [each for each in family.spellings if not _any_in(runs + others, each)]
+    return tuple(runs + others)
+
+
+def _any_in(cores: Iterable[bytes], data: bytes) -> bool:
+    return any(core in data for core in cores)
