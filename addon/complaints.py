@@ -1,7 +1,7 @@
 """
 Telling the operator that something is wrong, without letting a flood of requests become a flood of lines.
 
-A cause is a fixed text and the type of an exception; never its message, which may quote a value.
+A cause is a text with at most a name in it, and the type of an exception; never its message, which may quote a value.
 """
 
 import logging
@@ -14,9 +14,9 @@ logger = logging.getLogger("alter-egress")
 _last: dict[str, tuple[float, int]] = {}
 
 
-def complain(what: str, error: BaseException) -> None:
+def complain(what: str, error: BaseException | None = None) -> None:
     """Log a cause at once, and again at most every ten seconds, with how often it came up in between."""
-    cause = f"{what}: {type(error).__name__}"
+    cause = what if error is None else f"{what}: {type(error).__name__}"
     now = time.monotonic()
     told, kept = _last.get(cause, (-_SECONDS, 0))
     if now - told < _SECONDS:

@@ -22,6 +22,7 @@ from addon.errors import Fault, Refusal
 from addon.model import Clock, Head, Outgoing, Record, Request
 from addon.network import port_allowed
 from addon.pipeline import Authorized, Local, Refused, Untagged
+from addon.redaction import Screen
 from addon.refusals import Answer
 from addon.resolver import Resolver
 from addon.selfservice import SelfService
@@ -35,7 +36,11 @@ _BODIES_IN_MEMORY, _BODIES_ON_DISK = 2, 16
 
 @dataclass(slots=True)
 class Permit:
-    """A decided and recorded request. `clean` is its head without anything of ours and without the credential."""
+    """
+    A decided and recorded request. `clean` is its head without anything of ours and without the credential.
+
+    `screen` stands before the response from the moment that a credential is released.
+    """
 
     record: Record
     clean: Head
@@ -46,6 +51,7 @@ class Permit:
     code: str = ""
     released: bool = False
     over: bool = field(default=False, repr=False)
+    screen: Screen | None = field(default=None, repr=False)
 
     @property
     def needs_body(self) -> bool:
@@ -197,7 +203,9 @@ class Gate:
             if body_sha256 is not None:
                 # The body took its time, and a revocation holds from the moment it is committed.
                 pipeline.recheck(permit.authorized, vault=self._vault, now=self._clock())
-            outgoing = pipeline.inject(permit.authorized, vault=self._vault, body_sha256=body_sha256)
+            outgoing, permit.screen = pipeline.inject(
+                permit.authorized, vault=self._vault, body_sha256=body_sha256
+            )
         except Refusal as refusal:
             return self.abandon(permit, refusal.code)
         except Exception as error:  # noqa: BLE001  whatever it is, the request does not leave
@@ -229,9 +237,18 @@ class Gate:
             status=status,
             code=permit.code or code,
             duration_ms=round((time.monotonic() - permit.started) * 1000, 3),
+            redactions=self._put_away(permit),
         )
         with contextlib.suppress(Fault):  # the log is closed: the intent tells that this request went out
             self._audit.post(outcome)
+
+    def _put_away(self, permit: Permit) -> int | None:
+        """The screen knows the secret, and is not kept any longer. In how many places the response showed it."""
+        screen, permit.screen = permit.screen, None
+        if screen is None or not screen.count:
+            return None
+        complain(f"a response repeated the secret {permit.record.secret}, which was made unreadable")
+        return screen.count
 
     def _give_back(self, permit: Permit) -> None:
         if permit.held:

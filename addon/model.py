@@ -192,7 +192,7 @@ class Record(NamedTuple):
 
     `phase` is `intent` (before anything leaves) or `outcome` (after); both carry the request's `id`. `decision` is
     `authorized`, `refused`, `untagged` or `fault`. `at` is seconds since the epoch (UTC); `duration_ms` runs from the
-    intent to the end of the response.
+    intent to the end of the response, which showed the secret in `redactions` places.
     """
 
     id: str
@@ -214,6 +214,7 @@ class Record(NamedTuple):
     client_ip: str = ""
     status: int | None = None
     duration_ms: float | None = None
+    redactions: int | None = None
     policy: str = ""
     reason: str = ""
     context: Mapping[str, str] = MappingProxyType({})

@@ -8,7 +8,7 @@ One request, from arrival to decision.
     5 policies every layer must pass; then limits are counted, all of them or none
     6 record   handed to the audit log; nothing may leave before it is durable
     7 open     the only step that sees plaintext                       ┐ `inject`, after the record is durable and the
-    8 apply    the head to send, and what becomes of the body          ┘ upstream is proved
+    8 apply    what to send, and what the response must not show       ┘ upstream is proved
 
 Rule 1: every step is called from `authorize` or `inject`, in the order it happens.
 Rule 2: a step takes values and returns a value; it never sees a flow, a socket or a clock.
@@ -17,7 +17,7 @@ Rule 3: a refusal is a value, a fault is an exception; the shell turns both into
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NoReturn, Protocol
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 from addon import binding as bindings
 from addon import callers, context, credentials, delegation, policies, principals, selfservice, tag
@@ -27,6 +27,7 @@ from addon.destination import check_destination, check_hygiene, check_shape
 from addon.errors import Fault, Refusal
 from addon.model import Caller, Head, Outgoing, Record, Request
 from addon.policies.policy import Attempt, Due, Layer
+from addon.redaction import Screen, ask_plainly
 from addon.refusals import CODES
 from addon.vault import Vault
 from addon.vault.ledger import Receipt
@@ -215,10 +216,32 @@ def authorize(
     )
 
 
-def inject(authorized: Authorized, *, vault: Vault, body_sha256: str | None = None) -> Outgoing:
+class Injected(NamedTuple):
+    """What to send, and what the response to it has to pass."""
+
+    outgoing: Outgoing
+    screen: Screen
+
+    @property
+    def head(self) -> Head:
+        """The head to send."""
+        return self.outgoing.head
+
+
+def inject(authorized: Authorized, *, vault: Vault, body_sha256: str | None = None) -> Injected:
     """Steps 7 and 8: what to send. `body_sha256` (hex) is given exactly when the plan needs it. Raises Refusal, Fault."""
-    values = vault.open(authorized.grant)
-    return authorized.plan.apply(values, target=authorized.target, body_sha256=body_sha256)
+    grant = authorized.grant
+    kind, binding = credentials.kind(grant.kind), bindings.load(grant.binding)
+    values = vault.open(grant)
+    redacts = "no-redact" not in binding.flags
+    hidden = kind.hidden(values, binding=binding) if redacts else ()
+    screen = Screen(hidden, cookies="cookies" in binding.flags, decodes=kind.sent)
+    if screen.knows(authorized.head):
+        _refuse("secret_in_request")
+    outgoing = authorized.plan.apply(values, target=authorized.target, body_sha256=body_sha256)
+    if redacts:
+        outgoing = outgoing._replace(head=ask_plainly(outgoing.head, whole=kind.sent))
+    return Injected(outgoing, screen)
 
 
 def receive(request: Request, *, vault: Vault, now: float, key_sets: KeySource) -> Local | Refused:

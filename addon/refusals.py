@@ -59,6 +59,7 @@ CODES: dict[str, Code] = {
     "quota_exceeded": Code(429, "The quota of the grant is used up.", "Ask for a new grant, or wait for the seconds in Retry-After."),
     "upstream_unverified": Code(502, "The certificate of the upstream does not verify, so nothing was sent.", "Check the host; give a private CA with --upstream-ca."),
     "upstream_unreachable": Code(502, "The upstream cannot be reached.", "Check that it is up and that the proxy may connect to it."),
+    "response_undecodable": Code(502, "The response is compressed in a way that cannot be searched for the secret.", "The upstream was asked for an uncompressed one; `--no-redact` in the binding lets everything through."),
     "vault_unavailable": Code(503, "The vault cannot be read, so nothing was sent.", "Try again; `vaultctl status` on the proxy's machine says what is wrong."),
     "audit_unavailable": Code(503, "The use could not be recorded, so nothing was sent.", "Check the disk of the proxy's audit folder."),
     "fault": Code(503, "The request could not be decided, so nothing was sent.", "Try again; the request id leads to the record."),

@@ -26,7 +26,7 @@ STATUS = {
     413: {"body_too_large"},
     422: {"signing_unsupported", "signing_scope_unknown", "signing_scope_not_bound"},
     429: {"rate_limited", "quota_exceeded"},
-    502: {"upstream_unverified", "upstream_unreachable"},
+    502: {"upstream_unverified", "upstream_unreachable", "response_undecodable"},
     503: {"vault_unavailable", "audit_unavailable", "fault"},
 }  # fmt: skip
 

@@ -30,11 +30,11 @@ Row = dict[str, object]
 
 FIELDS = (
     "id", "at", "phase", "caller", "user", "principal", "grant_id", "delegation_id", "secret", "version", "host", "port", "method",
-    "path", "client_ip", "decision", "code", "policy", "status", "duration_ms", "reason", "context", "trace_id",
+    "path", "client_ip", "decision", "code", "policy", "status", "duration_ms", "redactions", "reason", "context", "trace_id",
 )  # fmt: skip
 """The members a record may have. A field added to `model.Record` stays out of the log until it is written here."""
 
-_NUMBERS = frozenset({"version", "port", "status", "duration_ms"})
+_NUMBERS = frozenset({"version", "port", "status", "duration_ms", "redactions"})
 _TEXTS = tuple(name for name in FIELDS if name not in _NUMBERS | {"id", "at", "path", "context"})
 _EMPTY: Row = {name: None if name in _NUMBERS else "" for name in FIELDS}
 
@@ -64,6 +64,8 @@ def record(entry: Record) -> bytes:
         members["status"] = entry.status
     if entry.duration_ms is not None:
         members["duration_ms"] = round(entry.duration_ms, 3)
+    if entry.redactions is not None:
+        members["redactions"] = entry.redactions
     if entry.context:
         pairs, key_limit, value_limit = _CONTEXT_LIMITS
         context = islice(entry.context.items(), pairs)

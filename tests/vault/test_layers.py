@@ -1,13 +1,18 @@
 """Policies of every layer: where they stand, that they all must pass, and that nothing unreadable passes."""
 
+import contextlib
+
 import pytest
 
 from addon import policies
 from addon.errors import Fault, NotFound
-from addon.pipeline import Authorized, Refused
+from addon.model import User
+from addon.pipeline import Authorized, Refused, authorize
 from addon.vault import Vault, database, log, migrations
 from addon.vault.layers import LAYERS
+from addon.vault.ledger import Ledger
 from addon.vault.migrations import MIGRATIONS
+from tests.provider import Provider
 
 ONLY_POST = (("methods", {"methods": ["POST"]}),)
 TABLES = {
@@ -121,3 +126,61 @@ def test_a_vault_of_the_format_before_has_none(tmp_path, monkeypatch):
     vault = Vault.connect(tmp_path / "home")
     assert vault.layers.get("vault", "") == ()
     vault.close()
+
+
+# ── delegations ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def delegated(story):
+    """A delegable grant of a user, and the ids of two delegations of it to the agent."""
+    vault, provider = story.vault, Provider()
+    vault.idps.add(provider.idp(), keys=provider.jwks(), now=story.now)
+    user = User(idp=provider.idp().name, subject="ada", issued_at=int(story.now) - 10)
+    rules = (("quota", {"limits": ["3"]}),)
+    grant = vault.grants.issue("stripe", principal=str(user), now=story.now, delegable=True, rules=rules)
+    return [vault.delegations.create(grant.id, agent="helper", user=user, now=story.now, ttl=60).id for _ in range(2)]
+
+
+@pytest.fixture
+def use(story, tmp_path):
+    ledger = Ledger.open(tmp_path / "home" / "limits.db")
+    yield lambda tag, **changes: authorize(story.request(grant=tag, caller="helper", **changes), vault=story.vault, now=story.now, limits=ledger)  # fmt: skip
+    ledger.close()
+
+
+def test_a_delegation_is_a_layer_of_its_own(story, delegated, use):
+    put(story, "delegation", name=delegated[0])
+    assert use(delegated[0]).policy == "delegation.methods"
+    assert isinstance(use(delegated[0], method="POST"), Authorized)
+    assert isinstance(use(delegated[1]), Authorized)
+    put(story, "agent")
+    assert use(delegated[1]).policy == "agent.methods"
+
+
+def test_all_delegations_of_a_grant_draw_from_its_limits(delegated, use):
+    assert [isinstance(use(tag), Authorized) for tag in (*delegated, *delegated)] == [True, True, True, False]
+    assert use(delegated[0]).policy == "grant.quota"
+
+
+def test_a_delegation_may_have_a_limit_of_its_own(story, delegated, use):
+    put(story, "delegation", (("quota", {"limits": ["1"]}),), name=delegated[0])
+    assert isinstance(use(delegated[0]), Authorized)
+    assert use(delegated[0]).policy == "delegation.quota"
+    assert [isinstance(use(delegated[1]), Authorized) for _ in range(3)] == [True, True, False]
+
+
+# ── whose limit it is ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("layer", "shared"), [("vault", True), ("secret", True), ("app", False)])
+def test_a_limit_counts_what_goes_through_the_layer_it_stands_in(story, tmp_path, layer, shared):
+    other = story.vault.grants.issue("stripe", principal="system:other", now=story.now).id
+    put(story, layer, (("quota", {"limits": ["1"]}),))
+    with contextlib.closing(Ledger.open(tmp_path / "home" / "limits.db")) as ledger:
+        first, second = (
+            authorize(request, vault=story.vault, now=story.now, limits=ledger)
+            for request in (story.request(), story.request(grant=other, caller="other"))
+        )
+    assert isinstance(first, Authorized)
+    assert isinstance(second, Refused) is shared

@@ -1,0 +1,110 @@
+"""What the gate gives back of limits: whatever a request took of which nothing left."""
+
+import asyncio
+import contextlib
+
+import pytest
+
+from addon.errors import Fault
+from addon.gate import Denial, Gate, Permit
+from addon.settings import Settings
+from addon.vault.ledger import Ledger
+
+
+class Log:
+    """An audit log that records until it `breaks`."""
+
+    breaks = None
+
+    async def record(self, _):
+        if self.breaks:
+            raise self.breaks
+
+    def post(self, _):
+        pass
+
+
+@pytest.fixture
+def log():
+    return Log()
+
+
+@pytest.fixture
+def gate(story, log, tmp_path):
+    ledger = Ledger.open(story.vault.home / "limits.db")
+    rules = (("quota", {"limits": ["1"]}), ("rate", {"limits": ["1/hour"]}))
+    story.grants["once"] = story.vault.grants.issue("stripe", principal="system:billing", rules=rules, now=story.now).id
+    settings = Settings(home=str(story.vault.home))
+    yield Gate(
+        settings, vault=story.vault, key_sets=None, audit=log, resolver=None, limits=ledger, clock=lambda: story.now
+    )
+    ledger.close()
+
+
+@pytest.fixture
+def enter(gate, story):
+    async def enter():
+        return await gate.enter(story.request(grant="once"))
+
+    return enter
+
+
+async def test_a_request_that_was_released_has_used_its_limit(gate, enter):
+    permit = await enter()
+    assert not isinstance(gate.release(permit), Denial)
+    gate.leave(permit, status=None, code="interrupted")
+    denial = await enter()
+    assert (denial.answer.status, dict(denial.answer.headers)[b"RateLimit"]) == (429, b'"grant.quota";r=0')
+
+
+@pytest.mark.parametrize("code", ["upstream_unverified", "upstream_unreachable", "body_too_large", "fault"])
+async def test_one_that_is_abandoned_before_gives_it_back_once(gate, enter, code):
+    for _ in range(3):
+        permit = await enter()
+        assert isinstance(permit, Permit)
+        gate.abandon(permit, code)
+        for _ in range(2):
+            gate.leave(permit, status=502)
+    assert isinstance(await enter(), Permit)
+    assert isinstance(await enter(), Denial)
+
+
+async def test_one_whose_client_left_before_gives_it_back(gate, enter):
+    permit = await enter()
+    gate.leave(permit, status=None, code="interrupted")
+    assert isinstance(await enter(), Permit)
+
+
+async def test_one_whose_secret_cannot_be_opened_gives_it_back(gate, enter, story):
+    kept = story.vault.database.conn.execute("SELECT rowid, payload FROM versions").fetchall()
+    story.vault.database.conn.execute("UPDATE versions SET payload = randomblob(200)")
+    permit = await enter()
+    assert gate.release(permit).answer.status == 503
+    gate.leave(permit, status=503)
+    for rowid, payload in kept:
+        story.vault.database.conn.execute("UPDATE versions SET payload = ? WHERE rowid = ?", (payload, rowid))
+    assert isinstance(await enter(), Permit)
+
+
+@pytest.mark.parametrize("error", [Fault("audit_unavailable"), asyncio.CancelledError()])
+async def test_one_that_cannot_be_recorded_gives_it_back(log, enter, error):
+    log.breaks = error
+    with contextlib.suppress(asyncio.CancelledError):
+        assert (await enter()).answer.status == 503
+    log.breaks = None
+    assert isinstance(await enter(), Permit)
+
+
+async def test_what_cannot_be_given_back_stays_used_and_harms_nobody(gate, enter, monkeypatch):
+    def broken(*_):
+        raise Fault("fault")
+
+    permit = await enter()
+    monkeypatch.setattr(Ledger, "give_back", broken)
+    gate.leave(permit, status=None)
+    assert (await enter()).answer.status == 429
+
+
+async def test_without_a_ledger_a_limit_is_a_fault(gate, enter, monkeypatch):
+    monkeypatch.setattr(gate, "_limits", None)
+    assert (await enter()).answer.status == 503
