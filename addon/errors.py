@@ -50,7 +50,7 @@ class Refusal(AlterError):
 
 
 class Fault(AlterError):
-    """We could not decide or record. `code` is `fault`, `vault_unavailable` or `audit_unavailable`."""
+    """We could not decide or record. `code` is one of `refusals.CODES` with status 503."""
 
     def __init__(self, code: str = "fault", detail: str = "") -> None:
         super().__init__(code if not detail else f"{code}: {detail}")

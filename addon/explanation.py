@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 
 from addon import hosts
 from addon.errors import Usage
-from addon.model import Caller, Request
-from addon.pipeline import Authorized, Refused, Step, authorize
+from addon.model import Caller, Headers, Request
+from addon.pipeline import Authorized, Limits, Refused, Step, authorize
 from addon.vault import Vault
 from addon.vault.ledger import FILE as LEDGER
 from addon.vault.ledger import Preview
@@ -19,15 +19,20 @@ from addon.vault.ledger import Preview
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """`decision` is `authorized` or `refused`; `code` is empty unless refused; `steps` end with the one that decided."""
+    """
+    `decision` is `authorized` or `refused`; `code` is empty unless refused; `steps` end with the one that decided.
+
+    `policy` is the layer and kind that refused, if one did.
+    """
 
     decision: str
     code: str
     steps: tuple[Step, ...]
+    policy: str = ""
 
 
-def attempt(grant_id: str, *, url: str, method: str, client_ip: str) -> Request:
-    """The request that would carry a grant to a URL. Raises Usage."""
+def attempt(grant_id: str, *, url: str, method: str, client_ip: str, headers: Headers = ()) -> Request:
+    """The request that would carry a grant, and these headers, to a URL. Raises Usage."""
     try:
         parts = urlsplit(url)
         host, port = hosts.normalize(parts.hostname or ""), parts.port or (443 if parts.scheme == "https" else 80)
@@ -46,22 +51,28 @@ def attempt(grant_id: str, *, url: str, method: str, client_ip: str) -> Request:
         port=port,
         method=method.upper(),
         target=target,
-        headers=((b"Host", authority), (b"X-Alter-Grant", grant_id.encode())),
+        headers=((b"Host", authority), (b"X-Alter-Grant", grant_id.encode()), *headers),
         authorities=(authority,),
         sni=host,
         client_ip=client_ip,
     )
 
 
-def explain(request: Request, *, vault: Vault, caller: Caller | None, now: float) -> Explanation:
-    """Every step of the decision about `request` at `now`, as made by `caller`. Raises NotFound for one that does not exist."""
+def explain(
+    request: Request, *, vault: Vault, caller: Caller | None, now: float, limits: Limits | None = None
+) -> Explanation:
+    """
+    Every step of the decision about `request` at `now`, as made by `caller`. Raises NotFound for one that does not exist.
+
+    `limits` tells what is used up; otherwise that is what the proxy has counted so far.
+    """
     if caller is not None:
         caller = replace(caller, policies=vault.layers.stored(caller.type, caller.name))
     steps: list[Step] = []
-    preview = Preview(vault.home / LEDGER)
-    outcome = authorize(request, vault=vault, now=now, limits=preview, caller=caller, steps=steps)
+    limits = limits or Preview(vault.home / LEDGER)
+    outcome = authorize(request, vault=vault, now=now, limits=limits, caller=caller, steps=steps)
     if isinstance(outcome, Refused):
-        return Explanation("refused", outcome.code, tuple(steps))
+        return Explanation("refused", outcome.code, tuple(steps), outcome.policy or "")
     if isinstance(outcome, Authorized):
         return Explanation("authorized", "", tuple(steps))
     return Explanation("refused", "untagged", tuple(steps))

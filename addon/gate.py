@@ -3,6 +3,7 @@ One request's way through the proxy, whichever engine carries its bytes: enter, 
 
     enter     decide and record; a Denial carries the answer to give, a Permit allows to go on
     hold      room for a body that must be known whole
+    approve   a person's yes, where a policy asks for one
     release   what to send, once the upstream is proved (and the body held, where that is needed)
     leave     the outcome
 
@@ -12,12 +13,14 @@ send what was not decided and recorded. Whatever breaks becomes a Denial with 50
 
 import contextlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from addon import pipeline, refusals, selfservice, tag
+from addon import pipeline, refusals, selfservice, supervision, tag
 from addon.audit.writer import Writer
 from addon.callers import KeySource
 from addon.complaints import complain
+from addon.consent import Shown
 from addon.errors import Fault, Refusal
 from addon.model import Clock, Head, Outgoing, Record, Request
 from addon.network import port_allowed
@@ -26,8 +29,10 @@ from addon.redaction import Screen
 from addon.refusals import Answer
 from addon.resolver import Resolver
 from addon.selfservice import SelfService
+from addon.sessions import Sessions
 from addon.settings import Settings
 from addon.vault import Vault
+from addon.vault.approvals import Subject
 from addon.vault.ledger import Ledger
 
 _BODIES_IN_MEMORY, _BODIES_ON_DISK = 2, 16
@@ -56,7 +61,9 @@ class Permit:
     @property
     def needs_body(self) -> bool:
         """Whether the whole body must be held, and its SHA-256 told to `release` (or itself to `answer`)."""
-        return self.local is not None or (self.authorized is not None and self.authorized.plan.needs_body)
+        if self.authorized is None:
+            return self.local is not None
+        return self.authorized.plan.needs_body or self.authorized.question is not None
 
     @property
     def pool(self) -> tuple[str, str]:
@@ -84,15 +91,17 @@ class Gate:
         audit: Writer,
         resolver: Resolver,
         limits: Ledger,
+        sessions: Sessions,
         clock: Clock = time.time,
     ) -> None:
         self._settings = settings
         self._vault = vault
         self._key_sets = key_sets
-        self._service = SelfService(vault)
+        self._service = SelfService(vault, key_sets=key_sets)
         self._audit = audit
         self.resolver = resolver
         self._limits = limits
+        self._sessions = sessions
         self._clock = clock
         self._held = 0
         self._held_by: dict[str, int] = {}
@@ -143,7 +152,20 @@ class Gate:
         except Exception as error:  # noqa: BLE001  whatever it is, the request does not leave
             return self._fault(request, error)
         self.active += 1
-        return Permit(outcome.record, outcome.head, authorized, time.monotonic())
+        permit = Permit(outcome.record, outcome.head, authorized, time.monotonic())
+        if authorized and self._sessions.concern(authorized.grant):
+            return await self._assume(permit, authorized)
+        return permit
+
+    async def _assume(self, permit: Permit, authorized: Authorized) -> Permit | Denial:
+        """The permit, once there is a session of the role that the secret is used through."""
+        try:
+            await self._sessions.prepare(authorized.grant)
+        except Exception as error:  # noqa: BLE001  whatever it is, the request does not leave
+            denial = self.abandon(permit, error.code if isinstance(error, Fault) else "fault")
+            self.leave(permit, status=denial.answer.status)
+            return denial
+        return permit
 
     async def _receive(self, request: Request) -> Permit | Denial:
         try:
@@ -160,6 +182,9 @@ class Gate:
         """What the proxy itself answers to a `local` request, now that its body is here."""
         try:
             return Denial(self._service.answer(local.request, body, caller=local.caller, now=self._clock()))
+        except Shown as shown:
+            self.abandon(permit, shown.code)
+            return Denial(shown.answer)
         except Refusal as refusal:
             return self.abandon(permit, refusal.code)
         except Exception as error:  # noqa: BLE001  whatever it is, the client gets one of our answers
@@ -193,6 +218,32 @@ class Gate:
         self._held_by[who] = mine + more
         return None
 
+    async def approve(
+        self, permit: Permit, *, body_sha256: str | None, gone: Callable[[], bool] = lambda: False
+    ) -> Denial | None:
+        """Have a person look at it, where a policy asks for that. `gone` says whether the client still waits."""
+        if permit.authorized is None or permit.authorized.question is None:
+            return None
+        record, question, grant = permit.record, permit.authorized.question, permit.authorized.grant
+        subject = Subject(
+            caller=record.caller, user=record.user, tag=grant.tag, method=record.method, host=record.host,
+            port=record.port, target=permit.authorized.head.target, body_sha256=body_sha256 or "", reason=record.reason,
+        )  # fmt: skip
+        try:
+            approval = await supervision.settle(
+                question, subject, grant_id=grant.id, approvals=self._vault.approvals, clock=self._clock,
+                gone=lambda: permit.over or gone(),
+            )  # fmt: skip
+        except supervision.Pending as pending:
+            return self.abandon(permit, "approval_pending", policy=question.policy, approval_id=pending.approval.id)
+        except Refusal as refusal:
+            return self.abandon(permit, refusal.code, policy=question.policy)
+        except Exception as error:  # noqa: BLE001  whatever it is, the request does not leave
+            complain("an approval could not be had", error)
+            return self.abandon(permit, error.code if isinstance(error, Fault) else "fault")
+        permit.record = record._replace(approval_id=approval.id, approved_by=approval.decided_by)
+        return None
+
     def release(self, permit: Permit, *, body_sha256: str | None = None) -> Outgoing | Denial:
         """What to send. To be asked for only when the upstream is proved to be the permitted host."""
         if permit.local is not None:
@@ -203,24 +254,35 @@ class Gate:
             if body_sha256 is not None:
                 # The body took its time, and a revocation holds from the moment it is committed.
                 pipeline.recheck(permit.authorized, vault=self._vault, now=self._clock())
+            grant = permit.authorized.grant
+            session = self._sessions.values(grant) if self._sessions.concern(grant) else None
+            needed = body_sha256 if permit.authorized.plan.needs_body else None
             outgoing, permit.screen = pipeline.inject(
-                permit.authorized, vault=self._vault, body_sha256=body_sha256
+                permit.authorized, vault=self._vault, body_sha256=needed, session=session
             )
         except Refusal as refusal:
             return self.abandon(permit, refusal.code)
         except Exception as error:  # noqa: BLE001  whatever it is, the request does not leave
             complain("a request could not be released", error)
             return self.abandon(permit, error.code if isinstance(error, Fault) else "fault")
+        if body_sha256 is not None and outgoing.rewriter is not None:
+            return self.abandon(permit, "signing_unsupported")  # a held body goes out as it was seen
         permit.released = True
         return outgoing
 
-    def abandon(self, permit: Permit, code: str, *, sent: bool = False) -> Denial:
+    def abandon(
+        self, permit: Permit, code: str, *, sent: bool = False, policy: str | None = None, approval_id: str = ""
+    ) -> Denial:
         """Refuse after all. The outcome will carry the code; of what was `sent` already nobody is told that it was not."""
         status = refusals.CODES[code].status
         permit.code = code
         if not sent:
-            permit.record = permit.record._replace(decision="fault" if status == 503 else "refused")
-        return Denial(refusals.answer(code, permit.record.id))
+            permit.record = permit.record._replace(
+                decision="fault" if status == 503 else "refused",
+                policy=policy or permit.record.policy,
+                approval_id=approval_id or permit.record.approval_id,
+            )
+        return Denial(refusals.answer(code, permit.record.id, policy=policy, approval_id=approval_id))
 
     def leave(self, permit: Permit, *, status: int | None, code: str = "") -> None:
         """The exchange is over; told once. `code` says what broke it off."""
@@ -309,6 +371,6 @@ class Gate:
             id=request.id, at=self._clock(), phase="outcome", decision="fault", code=code, status=answer.status,
             host=request.host, port=request.port, method=request.method, client_ip=request.client_ip,
         )  # fmt: skip
-        with contextlib.suppress(Fault):
+        with contextlib.suppress(Exception):  # the answer matters more
             self._audit.post(record)
         return Denial(answer)

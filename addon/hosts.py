@@ -12,6 +12,7 @@ form here, because libc and IDNA turn them into addresses behind our back.
 import functools
 import ipaddress
 import re
+from collections.abc import Callable
 
 from addon.errors import Usage
 
@@ -94,11 +95,12 @@ def matches(pattern: str, host: str) -> bool:
     return pattern == host
 
 
-def parse_pattern(text: str) -> tuple[str, int]:
+def parse_pattern(text: str, *, shared: Callable[[str], bool] | None = None) -> tuple[str, int]:
     """
     `HOST[:PORT]` as an operator types it → (pattern, port), port 443 when absent.
 
-    Raises Usage with the mend for a scheme, a path, an address, a bare or public-suffix wildcard.
+    Raises Usage with the mend for a scheme, a path, an address, a bare or public-suffix wildcard. `shared` tells under
+    which names a wildcard may cover hosts of strangers all the same, for a credential that is worth nothing to them.
     """
     typed = text.strip()
     if "://" in typed:
@@ -116,7 +118,7 @@ def parse_pattern(text: str) -> tuple[str, int]:
         port = int(port_text)
     wildcard = name.startswith("*.")
     base = _to_ascii(name[2:] if wildcard else name, typed)
-    if wildcard:
+    if wildcard and not (shared and shared(base)):
         _refuse_public_suffix(base)
     return ("*." + base if wildcard else base), port
 

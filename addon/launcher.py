@@ -147,10 +147,12 @@ class Supervisor:
             while waiting and not self._stopping:
                 for key, _ in selector.select(timeout=0.2):
                     worker = self._workers[key.data]
-                    if _pipe(worker.stdout).readline() == "ready\n":
+                    line = _pipe(worker.stdout).readline()
+                    if line == "ready\n":
                         waiting.discard(key.data)
                         selector.unregister(key.fileobj)
                     else:
+                        sys.stderr.write(line + _pipe(worker.stdout).read())
                         return worker.wait() or 1
         return 0
 
@@ -161,6 +163,7 @@ class Supervisor:
             for slot, worker in self._workers.items():
                 if worker.poll() is None or self._stopping:
                     continue
+                sys.stderr.write(_pipe(worker.stdout).read().removeprefix("ready\n"))
                 sys.stderr.write(f"worker {slot + 1} ended with code {worker.returncode}; starting another\n")
                 if time.monotonic() - started[slot] < 1.0:
                     time.sleep(1.0)

@@ -18,12 +18,14 @@ from addon.callers.key_sets import KeySets
 from addon.callers.web import Web
 from addon.credentials import sigv4
 from addon.errors import Locked
+from addon.exchange.errands import Errands
 from addon.exchange.layer import FlatEngine
 from addon.exchange.leaves import Leaves
 from addon.exchange.pool import Pool
 from addon.gate import Gate
 from addon.network import Rules
 from addon.resolver import Resolver
+from addon.sessions import Sessions
 from addon.settings import Settings
 from addon.shell import Egress
 from addon.vault import Vault
@@ -62,7 +64,12 @@ def open_gate(settings: Settings, *, own: tuple[str, int]) -> tuple[Gate, Writer
     )
     key_sets = open_key_sets(settings, vault=vault)
     limits = Ledger.open(home / LEDGER)
-    return Gate(settings, vault=vault, key_sets=key_sets, audit=audit, resolver=resolver, limits=limits), audit
+    errands = Errands(resolver=resolver, ca_file=settings.upstream_ca or certifi.where())
+    sessions = Sessions(vault=vault, post=errands.post, clock=time.time)
+    gate = Gate(
+        settings, vault=vault, key_sets=key_sets, audit=audit, resolver=resolver, limits=limits, sessions=sessions
+    )
+    return gate, audit
 
 
 def open_key_sets(settings: Settings, *, vault: Vault) -> KeySets:

@@ -216,6 +216,8 @@ class Record(NamedTuple):
     duration_ms: float | None = None
     redactions: int | None = None
     policy: str = ""
+    approval_id: str = ""
+    approved_by: str = ""
     reason: str = ""
     context: Mapping[str, str] = MappingProxyType({})
     trace_id: str = ""

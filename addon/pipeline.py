@@ -20,15 +20,16 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, NoReturn, Protocol
 
 from addon import binding as bindings
-from addon import callers, context, credentials, delegation, policies, principals, selfservice, tag
+from addon import callers, context, credentials, delegation, policies, principals, selfservice, supervision, tag
 from addon.callers import KeySource
 from addon.credentials.kind import Plan, Target
 from addon.destination import check_destination, check_hygiene, check_shape
 from addon.errors import Fault, Refusal
-from addon.model import Caller, Head, Outgoing, Record, Request
-from addon.policies.policy import Attempt, Due, Layer
+from addon.model import Caller, Head, Outgoing, Record, Request, Values
+from addon.policies.policy import Ask, Attempt, Due, Layer
 from addon.redaction import Screen, ask_plainly
 from addon.refusals import CODES
+from addon.supervision import Question
 from addon.vault import Vault
 from addon.vault.ledger import Receipt
 from addon.vault.lookup import GrantState
@@ -36,7 +37,11 @@ from addon.vault.lookup import GrantState
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Authorized:
-    """May go out once `record` is durable, with what `inject` makes of `head`. `receipt` is what it took of limits."""
+    """
+    May go out once `record` is durable, with what `inject` makes of `head`.
+
+    `receipt` is what it took of limits; `question` is what a person must approve first.
+    """
 
     record: Record
     caller: Caller
@@ -45,6 +50,7 @@ class Authorized:
     plan: Plan
     target: Target
     receipt: Receipt = ()
+    question: Question | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,11 +74,11 @@ class Untagged:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Local:
-    """A request for the proxy itself, of a proved caller. Nothing of it goes out."""
+    """A request for the proxy itself, of a proved caller, or of nobody (None) where none is needed. Nothing of it goes out."""
 
     record: Record
     request: Request
-    caller: Caller
+    caller: Caller | None
 
 
 class Limits(Protocol):
@@ -195,12 +201,13 @@ def authorize(
         plan = credentials.kind(grant.kind).plan(head, binding=binding, host=request.host)
 
         trace.at("policies", f"{request.method} {request.scheme}://{request.host}:{request.port}")
-        due = _check_policies(grant.policies, Attempt(request=request, caller=caller, now=now), trace)
+        left = _check_policies(grant.policies, Attempt(request=request, caller=caller, now=now), trace)
+        question = supervision.read(request, [each for each in left if isinstance(each, Ask)])
 
         trace.at("limits")
-        receipt = _take(due, limits, now=now)
+        receipt = _take([each for each in left if isinstance(each, Due)], limits, now=now)
         trace.counted(receipt)
-        trace.at("record", f"{len(due)} counted")
+        trace.at("record", f"{len(receipt)} counted")
     except Refusal as no:
         trace.refused(no)
         record = record._replace(phase="outcome", decision="refused", code=no.code, policy=no.policy or "")
@@ -213,6 +220,7 @@ def authorize(
         plan=plan,
         target=Target(host=request.host, port=request.port, now=now),
         receipt=receipt,
+        question=question,
     )
 
 
@@ -228,11 +236,17 @@ class Injected(NamedTuple):
         return self.outgoing.head
 
 
-def inject(authorized: Authorized, *, vault: Vault, body_sha256: str | None = None) -> Injected:
-    """Steps 7 and 8: what to send. `body_sha256` (hex) is given exactly when the plan needs it. Raises Refusal, Fault."""
+def inject(
+    authorized: Authorized, *, vault: Vault, body_sha256: str | None = None, session: Values | None = None
+) -> Injected:
+    """
+    Steps 7 and 8: what to send. Raises Refusal, Fault.
+
+    `body_sha256` (hex) is given exactly when the plan needs it; `session` are temporary values, made of the stored ones.
+    """
     grant = authorized.grant
     kind, binding = credentials.kind(grant.kind), bindings.load(grant.binding)
-    values = vault.open(grant)
+    values = vault.open(grant) if session is None else session
     redacts = "no-redact" not in binding.flags
     hidden = kind.hidden(values, binding=binding) if redacts else ()
     screen = Screen(hidden, cookies="cookies" in binding.flags, decodes=kind.sent)
@@ -251,6 +265,8 @@ def receive(request: Request, *, vault: Vault, now: float, key_sets: KeySource) 
         check_shape(request)
         selfservice.check(request)
         proof = callers.find(request)
+        if proof is None and selfservice.is_public(request):
+            return Local(record=record._replace(decision="authorized"), request=request, caller=None)
         if proof is None:
             _refuse("caller_required")
         state = vault.lookup(digest=proof.key.digest, tag="")
@@ -340,15 +356,15 @@ def _usable(grant: GrantState | None, caller: Caller, *, now: float) -> GrantSta
     return grant
 
 
-def _check_policies(layers: tuple[Layer, ...], attempt: Attempt, trace: Trace) -> list[Due]:
-    """What the caller's policies and those of every other layer leave to be counted. Raises Refusal, Fault."""
+def _check_policies(layers: tuple[Layer, ...], attempt: Attempt, trace: Trace) -> list[Due | Ask]:
+    """What the caller's policies and those of every other layer leave to be done. Raises Refusal, Fault."""
     caller = attempt.caller
     layers = (Layer(caller.type, caller.name, caller.policies), *layers)
     rules = [(layer, policies.load(layer.stored)) for layer in layers]  # all can be read, or none is judged
-    due: list[Due] = []
+    left: list[Due | Ask] = []
     for layer, each in rules:
-        due += policies.check(each, attempt, layer=layer.name, subject=layer.subject, passed=trace.allowed)
-    return due
+        left += policies.check(each, attempt, layer=layer.name, subject=layer.subject, passed=trace.allowed)
+    return left
 
 
 def _take(due: list[Due], limits: Limits | None, *, now: float) -> Receipt:

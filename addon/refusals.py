@@ -44,6 +44,7 @@ CODES: dict[str, Code] = {
     "credential_minting": Code(403, "This operation would hand usable credentials to the caller.", "The binding must allow it with --allow-credential-minting."),
     "secret_in_request": Code(403, "The request itself carries a value from the vault.", "Rotate that secret: the caller should not have it."),
     "policy_denied": Code(403, "A policy does not allow this request.", "The member `policy` names the layer and kind; `vaultctl grant explain` shows every step."),
+    "approval_pending": Code(202, "The request waits for a person's approval; nothing was sent.", "Send the very same request again, with X-Alter-Approval: and the approval_id."),
     "approval_denied": Code(403, "The request was not approved.", "Ask the approver."),
     "approval_expired": Code(403, "Nobody approved the request in time.", "Send it again and have it approved."),
     "untagged": Code(403, "Requests without a grant are not forwarded here.", "Send X-Alter-Grant."),
@@ -62,6 +63,7 @@ CODES: dict[str, Code] = {
     "response_undecodable": Code(502, "The response is compressed in a way that cannot be searched for the secret.", "The upstream was asked for an uncompressed one; `--no-redact` in the binding lets everything through."),
     "vault_unavailable": Code(503, "The vault cannot be read, so nothing was sent.", "Try again; `vaultctl status` on the proxy's machine says what is wrong."),
     "audit_unavailable": Code(503, "The use could not be recorded, so nothing was sent.", "Check the disk of the proxy's audit folder."),
+    "session_unavailable": Code(503, "The role behind the secret could not be assumed, so nothing was sent.", "Try again; the log of the proxy says what AWS STS answered. The stored key needs sts:AssumeRole, and the role must trust it."),
     "fault": Code(503, "The request could not be decided, so nothing was sent.", "Try again; the request id leads to the record."),
 }  # fmt: skip
 
@@ -87,6 +89,7 @@ def answer(
     policy: str | None = None,
     retry_after: int | None = None,
     limit: tuple[int, int | None] | None = None,
+    approval_id: str = "",
 ) -> Answer:
     """
     The response for `code` (problem+json, RFC 9457, with Proxy-Status, RFC 9209). An unknown code becomes `fault`.
@@ -107,6 +110,8 @@ def answer(
     }
     if policy:
         document["policy"] = policy
+    if approval_id:
+        document["approval_id"] = approval_id
     headers = [
         (b"Content-Type", b"application/problem+json"),
         (b"X-Alter-Error", code.encode()),

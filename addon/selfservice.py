@@ -6,26 +6,31 @@
     GET    /v1/delegations        those of the user, or those made for the agent
     POST   /v1/delegations        the user of an app lets an agent use one of the user's grants
     DELETE /v1/delegations/{id}   by the user, or by the agent
+    POST   /v1/consents           a link to the page on which the user of an app approves one, or declines
+    GET, POST /consent            that page (addon/consent.py); its ticket is the proof, and nothing else is needed
     GET    /v1/openapi.json       this interface, described
 
 The name is never resolved and exists only inside the proxy. The proofs are those of any request: the key of a caller,
 and beside it the user's token. A web page elsewhere cannot make a browser send either header across origins, nor a JSON
-body, without a permission that is never given.
+body, without a permission that is never given. `/v1/consents` also takes a form with the token in it, as a page of the
+app posts it (`access_token`, RFC 6750 2.2), which a page elsewhere does not have; the browser then goes on to the link.
 """
 
+import contextlib
 import functools
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from addon import callers, consent, hosts, orders, principals
 from addon import delegation as chain
-from addon import hosts, principals
-from addon.callers.jwt import wire
+from addon.callers import KeySource
 from addon.errors import Conflict, Fault, Locked, NotFound, Refusal, Usage
 from addon.hosts import NotAName
-from addon.model import Caller, Request
+from addon.model import Caller, Request, User
 from addon.refusals import Answer
 from addon.vault import Vault
 from addon.vault.delegations import Delegation
@@ -35,7 +40,6 @@ HOST = "alter.internal"
 LONGEST_BODY = 16 * 1024
 
 _PORT = 443
-_DEFAULT_TTL = 3600
 _DELEGATION = re.compile(rb"/v1/delegations/([A-Za-z0-9_-]{16,64})")
 
 
@@ -45,6 +49,11 @@ def check(request: Request) -> None:
         raise Refusal("cleartext_upstream" if request.scheme != "https" else "authority_mismatch")
     if not request.authorities or not all(_ours(authority) for authority in request.authorities):
         raise Refusal("authority_mismatch")
+
+
+def is_public(request: Request) -> bool:
+    """Whether a request for this host needs no caller, since it brings a proof of its own."""
+    return request.path == consent.PATH
 
 
 def _ours(authority: bytes) -> bool:
@@ -58,12 +67,18 @@ def _ours(authority: bytes) -> bool:
 class SelfService:
     """Answers callers about the vault `vault`. Changes go through a connection of its own, opened when first needed."""
 
-    def __init__(self, vault: Vault) -> None:
+    def __init__(self, vault: Vault, *, key_sets: KeySource | None = None) -> None:
         self._vault = vault
+        self._key_sets = key_sets
         self._writer: Vault | None = None
+        self._desk = consent.Desk(vault, self._changes)
 
-    def answer(self, request: Request, body: bytes, *, caller: Caller, now: float) -> Answer:
-        """The answer to a request whose caller is proved. Raises Refusal, Fault."""
+    def answer(self, request: Request, body: bytes, *, caller: Caller | None, now: float) -> Answer:
+        """The answer to a request whose caller is proved, or not needed. Raises Refusal, Fault."""
+        if is_public(request):
+            return self._desk.answer(request, body, now=now)
+        if caller is None:
+            raise Refusal("caller_required")
         method = "GET" if request.method == "HEAD" else request.method
         named = _DELEGATION.fullmatch(request.path)
         if named and method == "DELETE":
@@ -72,8 +87,8 @@ class SelfService:
         route = _ROUTES.get((method, request.path))
         if route is None or b"?" in request.target:
             raise Refusal("not_found")
-        status, document = route(self, request, body, caller, now)
-        return _answer(status, document, request.id)
+        reply = route(self, request, body, caller, now)
+        return reply if isinstance(reply, Answer) else _answer(*reply, request.id)
 
     # ── questions ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -125,33 +140,42 @@ class SelfService:
     # ── changes ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _create(self, request: Request, body: bytes, caller: Caller, now: float) -> tuple[int, object]:
-        if caller.type != "app":
-            raise Refusal("grant_unavailable")  # an agent that holds a user's token does not consent for the user
-        if caller.user is None:
-            raise Refusal("user_token_required")
-        grant_id, agent, ttl = _order(request, body)
-        if caller.grants and grant_id not in caller.grants:
-            raise Refusal("not_found")
-        try:
-            made = self._changes().delegations.create(grant_id, agent=agent, user=caller.user, now=now, ttl=ttl)
-        except NotFound:
-            raise Refusal("not_found") from None
-        except Conflict:
-            raise Refusal("not_delegable") from None
-        except Usage:
-            raise Refusal("request_malformed") from None
-        except Locked as error:
-            raise Fault("vault_unavailable") from error
+        user = _person(caller)
+        order = orders.parse(orders.read(request, body), caller)
+        with _refusing():
+            made = self._changes().delegations.create(
+                order.grant_id, agent=order.agent, user=user, now=now, ttl=order.ttl
+            )
         return 201, _document(made, now=now)
+
+    def _ask(self, request: Request, body: bytes, caller: Caller, now: float) -> Answer:
+        posted = orders.is_form(request)
+        members = orders.read_form(body) if posted else orders.read(request, body)
+        if posted and "access_token" in members and caller.user is None:
+            caller = replace(caller, user=self._authenticate(members.pop("access_token"), now=now))
+        user = _person(caller)
+        order = orders.parse(members, caller, may_return=True)
+        if user.expires_at <= now:
+            raise Refusal("user_token_invalid")  # the leeway of its verification is not enough to answer in
+        with _refusing():
+            ticket, expires_at = self._changes().consents.ask(
+                order.grant_id, agent=order.agent, user=user, key_id=caller.key_id, now=now, ttl=order.ttl,
+                return_to=order.return_to,
+            )  # fmt: skip
+        url = consent.link(HOST, ticket)
+        return _answer(303 if posted else 201, {"url": url, "expires_at": expires_at}, request.id, location=url)
+
+    def _authenticate(self, token: str, *, now: float) -> User:
+        user = callers.authenticate(token, idps=self._vault.idps, key_sets=self._key_sets, now=now)
+        self._vault.proofs.note(user)
+        return user
 
     def _revoke(self, delegation_id: str, caller: Caller, *, now: float) -> None:
         if delegation_id not in {each.id for each in self._visible(caller)}:
             raise Refusal("not_found")
-        try:
-            by = str(caller) if caller.type == "agent" else str(caller.user)
+        by = str(caller) if caller.type == "agent" else str(caller.user)
+        with _refusing():
             self._changes().delegations.revoke(delegation_id, by=by, now=now)
-        except Locked as error:
-            raise Fault("vault_unavailable") from error
 
     def _visible(self, caller: Caller) -> list[Delegation]:
         """Those an agent was given, or a user has given. Raises Refusal for an app without its user."""
@@ -178,19 +202,28 @@ class SelfService:
         return self._writer
 
 
-def _order(request: Request, body: bytes) -> tuple[str, str, float]:
-    """Grant, agent and seconds of a request for a delegation. Raises Refusal."""
-    kinds = [value.partition(b";")[0].strip().lower() for value in request.values(b"content-type")]
+def _person(caller: Caller) -> User:
+    """The user who consents through an app. Raises Refusal."""
+    if caller.type != "app":
+        raise Refusal("grant_unavailable")  # an agent that holds a user's token does not consent for the user
+    if caller.user is None:
+        raise Refusal("user_token_required")
+    return caller.user
+
+
+@contextlib.contextmanager
+def _refusing() -> Iterator[None]:
+    """What the vault does not do becomes an answer."""
     try:
-        members = wire.parse(body, check="body")
-    except wire.Invalid:
+        yield
+    except NotFound:
+        raise Refusal("not_found") from None
+    except Conflict:
+        raise Refusal("not_delegable") from None
+    except Usage:
         raise Refusal("request_malformed") from None
-    grant_id, agent, ttl = (members.get(name) for name in ("grant_id", "agent", "ttl_seconds"))
-    ttl = _DEFAULT_TTL if ttl is None else ttl
-    good = isinstance(grant_id, str) and isinstance(agent, str) and type(ttl) is int and 0 < ttl < 1 << 32
-    if not good or kinds != [b"application/json"] or members.keys() - {"grant_id", "agent", "ttl_seconds"}:
-        raise Refusal("request_malformed")
-    return str(grant_id), str(agent), float(ttl)
+    except Locked as error:
+        raise Fault("vault_unavailable") from error
 
 
 def _document(each: Delegation, *, now: float) -> dict[str, object]:
@@ -215,19 +248,21 @@ def openapi() -> dict[str, Any]:
     return document
 
 
-def _answer(status: int, document: object, request_id: str) -> Answer:
+def _answer(status: int, document: object, request_id: str, *, location: str = "") -> Answer:
     headers = [(b"X-Alter-Request-Id", request_id.encode()), (b"Cache-Control", b"no-store")]
+    headers += [(b"Location", location.encode("ascii"))] if location else []
     if document is None:
         return Answer(status, tuple(headers), b"")
     return Answer(status, ((b"Content-Type", b"application/json"), *headers), json.dumps(document).encode() + b"\n")
 
 
-_Route = Callable[[SelfService, Request, bytes, Caller, float], tuple[int, object]]
+_Route = Callable[[SelfService, Request, bytes, Caller, float], tuple[int, object] | Answer]
 
 _ROUTES: dict[tuple[str, bytes], _Route] = {
     ("GET", b"/v1/whoami"): SelfService._whoami,  # noqa: SLF001  its own table
     ("GET", b"/v1/grants"): SelfService._grants,  # noqa: SLF001
     ("GET", b"/v1/delegations"): SelfService._delegations,  # noqa: SLF001
     ("POST", b"/v1/delegations"): SelfService._create,  # noqa: SLF001
+    ("POST", b"/v1/consents"): SelfService._ask,  # noqa: SLF001
     ("GET", b"/v1/openapi.json"): SelfService._openapi,  # noqa: SLF001
 }

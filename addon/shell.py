@@ -16,7 +16,9 @@ from mitmproxy.proxy import server_hooks
 from addon import callers, flows, hardening, hosts, responses, selfservice
 from addon.errors import Refusal
 from addon.gate import Denial, Gate, Permit
+from addon.hardening.local import LEAVING
 from addon.model import Proof, Rewriter
+from addon.redaction import Passage, Screen
 from addon.refusals import Answer
 
 PERMIT = "alter.permit"
@@ -60,7 +62,11 @@ class Egress:
         h2_only = bool(client.alpn_offers) and b"http/1.1" not in client.alpn_offers
         if host == selfservice.HOST:
             return  # there is no upstream to meet, and the client may speak what it likes
-        data.establish_server_tls_first = self._gate.bound(host, server.address[1]) or h2_only
+        try:
+            bound = self._gate.bound(host, server.address[1])
+        except Exception:  # noqa: BLE001  whatever it is, each request is told, which a handshake cannot do
+            bound = True
+        data.establish_server_tls_first = bound or h2_only
         if not data.establish_server_tls_first:
             # What the client offers is what every upstream connection of this tunnel will be offered.
             client.alpn = b"http/1.1"
@@ -105,7 +111,7 @@ class Egress:
             flow.request.stream = True
             self._release(flow, permit)
 
-    def request(self, flow: http.HTTPFlow) -> None:
+    async def request(self, flow: http.HTTPFlow) -> None:
         """The whole body is here: drop trailers, which nobody has judged; hash a held one as it will go out, and inject."""
         flow.request.trailers = None
         permit = flow.metadata.get(PERMIT)
@@ -115,7 +121,12 @@ class Egress:
         if permit.local is not None:
             self._deny(flow, self._gate.answer(permit, permit.local, body))
             return
-        self._release(flow, permit, body_sha256=hashlib.sha256(body).hexdigest())
+        digest = hashlib.sha256(body).hexdigest()
+        denial = await self._gate.approve(permit, body_sha256=digest)
+        if denial is not None:
+            self._deny(flow, denial)
+            return
+        self._release(flow, permit, body_sha256=digest)
         if flow.request.headers.pop("transfer-encoding", None) or body:
             flow.request.headers["Content-Length"] = str(len(body))
 
@@ -145,19 +156,22 @@ class Egress:
             return
         flows.write(flow, released.head, authority=permit.authorized.target.authority)
         if released.rewriter is not None:
-            flow.request.stream = self._rewrite(permit, released.rewriter)
+            flow.request.stream = self._rewrite(flow, permit, released.rewriter)
         flow.metadata[hardening.VERDICT] = hardening.INJECTED
 
-    def _rewrite(self, permit: Permit, rewriter: Rewriter) -> Callable[[bytes], list[bytes]]:
+    def _rewrite(
+        self, flow: http.HTTPFlow, permit: Permit, rewriter: Rewriter | Passage
+    ) -> Callable[[bytes], list[bytes]]:
         """What mitmproxy calls with each piece of a body, and with nothing at its end."""
 
         def stream(data: bytes) -> list[bytes]:
             try:
                 piece = rewriter.feed(data) if data else rewriter.finish()
             except Exception as error:
-                # Part of it is upstream. FailClosedHandler drops both connections, and no hook tells that it is over.
-                self._gate.abandon(permit, error.code if isinstance(error, Refusal) else "fault")
-                self._gate.leave(permit, status=None)
+                # Part of it is out. FailClosedHandler drops both connections, and no hook tells that it is over.
+                status = flow.response.status_code if flow.response else None
+                self._gate.abandon(permit, error.code if isinstance(error, Refusal) else "fault", sent=True)
+                self._gate.leave(permit, status=status)
                 raise
             return [piece] if piece else []  # an empty piece would end a chunked body
 
@@ -187,14 +201,47 @@ class Egress:
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         """Stream every response, cleaned; take the credential off the flow, for whoever looks at it later."""
         permit = self._cleaned(flow)
-        if permit is not None and permit.local is None and not permit.code and flow.response is not None:
+        if permit is None or flow.response is None or not flow.metadata.get(LEAVING):  # it is an answer of ours
+            return
+        if permit.local is None and not permit.code:
             flow.response.headers = http.Headers(list(responses.clean(flow.response.headers.fields)))
             flow.response.stream = True
+            if permit.screen is not None:
+                self._screen(flow, flow.response, permit, permit.screen)
+
+    def _screen(self, flow: http.HTTPFlow, response: http.Response, permit: Permit, screen: Screen) -> None:
+        bodiless = flow.request.method == "HEAD" or response.status_code in {204, 304}
+        try:
+            shown = screen.open(response.data.reason, response.headers.fields, bodiless=bodiless)
+        except Refusal as refusal:
+            self._withhold(flow, response, self._gate.abandon(permit, refusal.code, sent=True).answer)
+            return
+        response.data.reason = shown.reason
+        response.headers = http.Headers(list(shown.headers))
+        if shown.body is not None:
+            response.stream = self._rewrite(flow, permit, shown.body)
+        if shown.resized:
+            _chunk(flow, response)
+
+    def _withhold(self, flow: http.HTTPFlow, response: http.Response, answer: Answer) -> None:
+        """Put an answer of ours in the place of an upstream's, whose body is dropped as it comes."""
+        response.status_code, response.data.reason = answer.status, answer.reason
+        response.headers = http.Headers(list(answer.headers))
+        _chunk(flow, response)
+        rest = [answer.body]
+
+        def stream(_dropped: bytes) -> list[bytes]:
+            return [rest.pop()] if rest else []
+
+        response.stream = stream
 
     def response(self, flow: http.HTTPFlow) -> None:
         """The response has ended."""
         permit = flow.metadata.pop(PERMIT, None)
         if permit is not None:
+            if permit.screen is not None and flow.response is not None and flow.response.trailers:
+                kept = () if permit.code else permit.screen.redact(flow.response.trailers.fields)
+                flow.response.trailers = http.Headers(list(kept)) if kept else None
             self._gate.leave(permit, status=flow.response.status_code if flow.response else None)
 
     def error(self, flow: http.HTTPFlow) -> None:
@@ -218,3 +265,9 @@ class Egress:
         if permit is not None:
             flows.write(flow, permit.clean)
         return permit
+
+
+def _chunk(flow: http.HTTPFlow, response: http.Response) -> None:
+    """Frame a body whose length is not known. HTTP/2 and 3 have frames of their own."""
+    if not (flow.request.is_http2 or flow.request.is_http3):
+        response.headers["Transfer-Encoding"] = "chunked"

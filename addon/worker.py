@@ -30,7 +30,8 @@ def main() -> int:
     try:
         asyncio.run(_serve(settings, listener))
     except OperatorError as error:
-        sys.stderr.write(f"error: {error.message}\nhint: {error.hint}\n")
+        # For the supervisor, which says it once for all workers.
+        sys.stdout.write(f"error: {error.message}\nhint: {error.hint}\n")
         return error.exit_code
     return 0
 

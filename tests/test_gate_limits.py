@@ -11,6 +11,13 @@ from addon.settings import Settings
 from addon.vault.ledger import Ledger
 
 
+class NoSessions:
+    """No secret of these tests is used through a role."""
+
+    def concern(self, _):
+        return False
+
+
 class Log:
     """An audit log that records until it `breaks`."""
 
@@ -36,7 +43,14 @@ def gate(story, log, tmp_path):
     story.grants["once"] = story.vault.grants.issue("stripe", principal="system:billing", rules=rules, now=story.now).id
     settings = Settings(home=str(story.vault.home))
     yield Gate(
-        settings, vault=story.vault, key_sets=None, audit=log, resolver=None, limits=ledger, clock=lambda: story.now
+        settings,
+        vault=story.vault,
+        key_sets=None,
+        audit=log,
+        resolver=None,
+        limits=ledger,
+        sessions=NoSessions(),
+        clock=lambda: story.now,
     )
     ledger.close()
 

@@ -289,6 +289,13 @@ def test_a_wildcard_under_an_exception_of_the_list_is_somebodys_own():
     assert hosts.parse_pattern("*.city.kawasaki.jp") == ("*.city.kawasaki.jp", 443)
 
 
+def test_a_wildcard_over_strangers_is_taken_where_it_is_said_to_do_no_harm():
+    pattern = "*.s3.eu-west-1.amazonaws.com"
+    with pytest.raises(Usage, match="hosts of strangers"):
+        hosts.parse_pattern(pattern, shared=lambda base: base == "s3.us-east-1.amazonaws.com")
+    assert hosts.parse_pattern(pattern, shared=lambda base: base == pattern[2:]) == (pattern, 443)
+
+
 @pytest.mark.parametrize(
     ("pattern", "host", "covered"),
     [

@@ -71,7 +71,7 @@ def test_no_check_of_the_product_is_an_assertion(path):
 BACKGROUND = {"web.py"}
 """Fetches what the kernel reads later, and has to give up some time."""
 KERNEL = ["binding", "callers", "context", "credentials", "destination", "hosts", "pipeline", "policies", "principals", "tag",
-          "vault", "network"]  # fmt: skip
+          "vault", "network", "redaction"]  # fmt: skip
 CLOCKS = {"time", "monotonic", "now", "utcnow", "today", "perf_counter"}
 
 

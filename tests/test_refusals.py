@@ -12,6 +12,7 @@ from addon.refusals import CODES, answer
 
 # wire.md, section 4, and what https://alter.internal/ answers besides
 STATUS = {
+    202: {"approval_pending"},
     400: {"tag_malformed", "tag_repeated", "context_malformed", "header_forbidden", "request_malformed"},
     401: {"user_token_required", "user_token_invalid"},
     403: {
@@ -27,7 +28,7 @@ STATUS = {
     422: {"signing_unsupported", "signing_scope_unknown", "signing_scope_not_bound"},
     429: {"rate_limited", "quota_exceeded"},
     502: {"upstream_unverified", "upstream_unreachable", "response_undecodable"},
-    503: {"vault_unavailable", "audit_unavailable", "fault"},
+    503: {"vault_unavailable", "audit_unavailable", "session_unavailable", "fault"},
 }  # fmt: skip
 
 

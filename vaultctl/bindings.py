@@ -3,16 +3,17 @@
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import zip_longest
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import click
 
-from addon.binding import Binding, Placement
-from addon.credentials import placement
+from addon.binding import Binding, Placement, Role
+from addon.credentials import aws_scope, placement
 from addon.errors import Usage
 from addon.hosts import parse_pattern
 from addon.policies.methods import parse_methods
 from addon.policies.paths import parse_paths
+from vaultctl import times
 
 
 class Typed(TypedDict):
@@ -27,12 +28,21 @@ class Typed(TypedDict):
     constants: tuple[str, ...]
     services: tuple[str, ...]
     regions: tuple[str, ...]
+    role_arn: str | None
+    external_id: str | None
+    duration: str | None
+    no_role: NotRequired[bool]
     private: bool | None
     minting: bool | None
+    no_redact: bool | None
+    cookies: bool | None
+
+
+_OF_AWS = ("services", "regions", "role_arn", "external_id", "duration", "minting")
 
 
 def options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Everything in Typed but `private` and `minting`, which the two commands word differently."""
+    """Everything in Typed but the switches, which the two commands word differently."""
     for option in reversed(_OPTIONS):
         function = option(function)
     return function
@@ -52,18 +62,30 @@ _OPTIONS = (
     _many("--constant", "constants", "'NAME: VALUE'", "A header to add unless the caller sends it; not a secret."),
     _many("--service", "services", "S", "sigv4: sign for this AWS service only. Otherwise the host tells."),
     _many("--region", "regions", "R", "sigv4: sign for this AWS region only. Otherwise the host tells."),
+    click.option("--assume-role", "role_arn", metavar="ARN", help="sigv4: sign with sessions of this role."),
+    click.option("--external-id", metavar="X", help="sigv4: what the role wants to hear from third parties."),
+    click.option("--duration", metavar="D", help="sigv4: how long a session of the role lives; 1h unless given."),
 )
+
+
+_SWITCHES = {
+    "private": "private",
+    "allow-credential-minting": "minting",
+    "no-redact": "no_redact",
+    "cookies": "cookies",
+}
+"""Flags of a binding → their names in Typed."""
 
 
 def change(binding: Binding, typed: Typed, *, kind: str) -> Binding:
     """The binding with what was typed in the place of what it had. Raises Usage."""
-    if kind != "sigv4" and (typed["services"] or typed["regions"] or typed["minting"]):
+    if kind != "sigv4" and any(typed[name] for name in _OF_AWS):  # type: ignore[literal-required]
         raise Usage(
             f"a secret of kind {kind} does not sign for AWS",
-            hint="--service, --region and --allow-credential-minting go with --kind sigv4",
+            hint="--service, --region, --assume-role and --allow-credential-minting go with --kind sigv4",
         )
     changes: dict[str, Any] = {
-        "hosts": tuple(dict.fromkeys(map(parse_pattern, typed["hosts"]))),
+        "hosts": hosts(typed, kind=kind),
         "methods": parse_methods(typed["methods"]),
         "paths": parse_paths(typed["paths"]),
         "placements": _placements(typed, kind=kind),
@@ -73,7 +95,8 @@ def change(binding: Binding, typed: Typed, *, kind: str) -> Binding:
     }
     changed = replace(
         binding,
-        flags=_flags(binding.flags, {"private": typed["private"], "allow-credential-minting": typed["minting"]}),
+        role=_role(binding.role, typed),
+        flags=_flags(binding.flags, {flag: typed[name] for flag, name in _SWITCHES.items()}),  # type: ignore[literal-required]
         **{name: value for name, value in changes.items() if value},
     )
     if not changed.hosts:
@@ -81,10 +104,30 @@ def change(binding: Binding, typed: Typed, *, kind: str) -> Binding:
     return changed
 
 
+def _role(had: Role | None, typed: Typed) -> Role | None:
+    """The role it had, with what was typed in the place of what that said."""
+    had = None if typed.get("no_role") else had
+    arn = typed["role_arn"] or (had.arn if had else None)
+    if arn is None:
+        if typed["external_id"] or typed["duration"]:
+            raise Usage("no role is named", hint="--external-id and --duration go with --assume-role ARN")
+        return None
+    role = Role(arn=arn) if had is None else replace(had, arn=arn)
+    if typed["external_id"]:
+        role = replace(role, external_id=typed["external_id"])
+    return replace(role, seconds=int(times.parse_duration(typed["duration"]))) if typed["duration"] else role
+
+
 def _flags(had: frozenset[str], typed: dict[str, bool | None]) -> frozenset[str]:
     """Those it had, less those that were taken back, and those that were given."""
     taken = {name for name, given in typed.items() if given is False}
     return (had - taken) | {name for name, given in typed.items() if given}
+
+
+def hosts(typed: Typed, *, kind: str) -> tuple[tuple[str, int], ...]:
+    """What was typed as hosts. A signature is good for nobody else, so it may go to buckets and APIs of strangers."""
+    shared = aws_scope.is_aws if kind == "sigv4" else None
+    return tuple(dict.fromkeys(parse_pattern(text, shared=shared) for text in typed["hosts"]))
 
 
 def _placements(typed: Typed, *, kind: str) -> tuple[Placement, ...]:

@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "idp": ("idp:idp", "Identity providers, whose tokens prove who a user is."),
     "grant": ("grant:grant", "Who may use which secret, how and until when."),
     "policy": ("policy:policy", "What narrows the whole vault, an app, an agent, a secret or a delegation."),
+    "approval": ("approval:approval", "Requests that wait for a person's yes."),
     "delegation": ("delegation:delegation", "What users let agents do with their access, and until when."),
     "audit": ("audit:audit", "What went through the proxy, and whether the log is whole."),
     "provider": ("provider:provider", "The catalog of known APIs."),

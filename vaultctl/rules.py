@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from addon.errors import Usage
 from addon.policies import KINDS, Policies, describe
 from addon.settings import parse_size
 from vaultctl import times
@@ -20,6 +21,8 @@ _OPTIONS = (
     click.option("--require-reason", "reason", is_flag=True, help="Only with a reason, in X-Alter-Reason."),
     click.option("--rate", "rate", multiple=True, metavar="N/UNIT", help="So many in any second, minute, hour or day on end. May be repeated."),
     click.option("--max-uses", "quota", multiple=True, metavar="N[/UNIT]", help="So many ever, or in each hour, day or month (UTC). May be repeated."),
+    click.option("--approval", is_flag=True, help="Only what a person approves, one by one, with `vaultctl approval`."),
+    click.option("--approval-within", metavar="D", help="How long a request may wait for that. Otherwise 10m."),
 )  # fmt: skip
 
 
@@ -33,6 +36,9 @@ def options(function: Callable[..., Any]) -> Callable[..., Any]:
 def read(typed: dict[str, Any], *, now: float, expires: str | None = None) -> Policies:
     """The policies that were typed. `expires` is when they end to let anything pass. Raises Usage."""
     period = (typed.pop("not_before"), expires)
+    approval, within = typed.pop("approval"), typed.pop("approval_within")
+    if within and not approval:
+        raise Usage("a time to approve within, but nothing is to be approved", hint="add --approval")
     values: dict[str, tuple[str, ...]] = {
         "methods": typed.pop("methods"),
         "paths": typed.pop("paths"),
@@ -44,6 +50,7 @@ def read(typed: dict[str, Any], *, now: float, expires: str | None = None) -> Po
         "reason": ("1",) if typed.pop("reason") else (),
         "rate": typed.pop("rate"),
         "quota": typed.pop("quota"),
+        "approval": (str(int(times.parse_duration(within or "10m"))),) if approval else (),
     }  # fmt: skip
     return tuple((kind, KINDS[kind].parse(given)) for kind, given in values.items() if given)
 

@@ -30,7 +30,7 @@ Row = dict[str, object]
 
 FIELDS = (
     "id", "at", "phase", "caller", "user", "principal", "grant_id", "delegation_id", "secret", "version", "host", "port", "method",
-    "path", "client_ip", "decision", "code", "policy", "status", "duration_ms", "redactions", "reason", "context", "trace_id",
+    "path", "client_ip", "decision", "code", "policy", "approval_id", "approved_by", "status", "duration_ms", "redactions", "reason", "context", "trace_id",
 )  # fmt: skip
 """The members a record may have. A field added to `model.Record` stays out of the log until it is written here."""
 

@@ -7,6 +7,8 @@ Everything happens in the thread of the loop, once per turn of it, but for waiti
 nothing else, since whatever Python it ran would hold up the loop. What is handed over while it waits becomes the next
 batch: the more requests there are, the less each one pays. A record that cannot be kept is a Fault for whoever waits for
 it, and the next one tries again.
+
+The loop itself never waits for the disk, except where a segment ends.
 """
 
 import asyncio
@@ -125,7 +127,7 @@ class Writer:
             if self._disk is None:
                 self._end(None)
             else:
-                self._disk.sync()
+                self._disk.start()
 
     def _begin(self) -> bool:
         """Write what was handed over, as the batch under way. False if that failed, and ended it."""
@@ -185,7 +187,7 @@ class _Disk:
         self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
         self._thread.start()
 
-    def sync(self) -> None:
+    def start(self) -> None:
         """Begin to wait for what was written to the stream. Only when not busy."""
         self.busy = True
         self._calls.put(True)
@@ -196,7 +198,7 @@ class _Disk:
         self._thread.join()
 
     def wait(self) -> str | None:
-        """Wait here and now."""
+        """Wait here and now. Gives what `failure` would be."""
         try:
             self._stream.sync()
         except Exception as error:  # noqa: BLE001  whatever went wrong, nobody may believe that it was kept

@@ -192,6 +192,11 @@ def conflict(pattern: str, *, services: Sequence[str], regions: Sequence[str]) -
     return None
 
 
+def is_aws(name: str) -> bool:
+    """Whether a name lies under a suffix of AWS."""
+    return split(name, _table().partitions) is not None
+
+
 def region_of(pattern: str) -> str | None:
     """The region that a host of a binding says by itself, if it does."""
     found = _find(pattern.replace("*", "any", 1))

@@ -12,7 +12,7 @@ import re
 from typing import ClassVar
 
 from addon.binding import Binding
-from addon.credentials import aws_body, aws_minting, aws_request, aws_scope, aws_signer, placement
+from addon.credentials import aws_body, aws_minting, aws_request, aws_role, aws_scope, aws_signer, placement
 from addon.credentials.aws_request import AwsRequest
 from addon.credentials.kind import Field
 from addon.errors import Usage
@@ -43,6 +43,8 @@ class SigV4:
             for name in names:
                 if not _NAME.fullmatch(name):
                     raise Usage(f"not an AWS {option}: {name!r}", hint=f"as in --{option} {_EXAMPLES[option]}")
+        if binding.role:
+            aws_role.check(binding.role)
         for name, _ in binding.constants:
             if placement.canonical(name.encode()) in aws_request.OLD | {aws_body.HEADER}:
                 raise Usage(f"{name} is part of the signature", hint="leave it out; it is written for every request")

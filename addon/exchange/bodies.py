@@ -8,6 +8,7 @@ import re
 from typing import Protocol
 
 from addon.exchange.heads import Malformed
+from addon.redaction import Passage
 
 LAST = b"0\r\n\r\n"
 
@@ -133,6 +134,25 @@ class Chunked:
             raise Malformed
         del buffer[: end + 1]
         return line[:-2]
+
+
+class Searched:
+    """A body in which a secret is looked for on its way."""
+
+    def __init__(self, body: Body, passage: Passage) -> None:
+        self._body = body
+        self._passage = passage
+        self.done = False
+
+    def feed(self, buffer: bytearray) -> bytes:
+        """See Body. Raises Refusal as well."""
+        payload = self._body.feed(buffer)
+        self.done = self._body.done
+        return self._passage.finish(payload) if self.done else self._passage.feed(payload)
+
+    def end(self) -> None:
+        """See Body."""
+        self._body.end()
 
 
 def expect(length: int | None) -> Body:

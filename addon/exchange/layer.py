@@ -21,7 +21,7 @@ from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode
 
 from addon import callers, hosts
 from addon.exchange import hello
-from addon.exchange.heads import LIMIT, Malformed, RequestHead, parse_request
+from addon.exchange.heads import LIMIT, RequestHead, parse_request
 from addon.exchange.leaves import Leaves
 from addon.exchange.pool import Pool
 from addon.exchange.streams import Stream
@@ -120,7 +120,7 @@ class ConnectLayer(layer.Layer):
             return
         try:
             opening = self._admit(parse_request(self._received[: end + 4])) if end >= 0 else None
-        except (Malformed, hosts.NotAName):
+        except Exception:  # noqa: BLE001  the stock layers ask again, and answer as they must
             opening = None
         if opening is None:
             yield from self._leave(b"")

@@ -24,6 +24,7 @@ from addon.exchange.spool import IN_MEMORY, Spool
 from addon.exchange.streams import Stream
 from addon.gate import Denial, Gate, Permit
 from addon.model import Head, Headers, Proof, Request, Rewriter
+from addon.redaction import Passage, Screened
 from addon.refusals import Answer
 
 HEAD_SECONDS = 75.0
@@ -131,14 +132,23 @@ class Tunnel:
         except Broken as broken:
             code, outcome = broken.code, False
         except Malformed:
-            outcome = False
-            if self._status is None:
-                denial = self._gate.abandon(permit, "header_forbidden")
-                self._status = denial.answer.status
-                self._client.write(_assemble(denial.answer, head_only=head.method == "HEAD", close=True))
+            outcome = self._give_up(permit, head, "header_forbidden")
+        except OSError:
+            raise
+        except Exception as error:  # noqa: BLE001  whatever it is, the client is told, and the tunnel ends
+            complain("a request broke", error)
+            outcome = self._give_up(permit, head, "fault")
         finally:
             self._gate.leave(permit, status=self._status, code=code)
         return outcome
+
+    def _give_up(self, permit: Permit, head: RequestHead, code: str) -> bool:
+        """Answer, if nothing of a response has gone out yet. There is no next request on this connection."""
+        if self._status is None:
+            denial = self._gate.abandon(permit, code, sent=self._upstream is not None)
+            self._status = denial.answer.status
+            self._client.write(_assemble(denial.answer, head_only=head.method == "HEAD", close=True))
+        return False
 
     def _read(self, head: RequestHead) -> Request:
         """The request as the kernel sees it. The absolute form (RFC 9112 3.2.2) becomes origin-form and a claim."""
@@ -176,7 +186,6 @@ class Tunnel:
 
     async def _answer(self, permit: Permit, head: RequestHead, body: Body) -> Denial:
         """The proxy itself is asked."""
-        self._approve_continue(head)
         held = await self._hold(permit, head, body)
         if isinstance(held, Denial) or permit.local is None:
             return held if isinstance(held, Denial) else self._gate.abandon(permit, "fault")
@@ -185,13 +194,14 @@ class Tunnel:
     async def _forward(self, permit: Permit, head: RequestHead, body: Body) -> Denial | bool:
         """Send a permitted request and relay its response; whether the connection can go on."""
         upgrade = _upgrade_of(head)
-        self._approve_continue(head)
         held = None
         if permit.needs_body:
-            outcome = await self._hold(permit, head, body)
+            outcome = await self._hold_approved(permit, head, body)
             if isinstance(outcome, Denial):
                 return outcome
             held = outcome
+        else:
+            self._approve_continue(head)
         repeatable = head.method in _SAFE and head.length == 0
         try:
             upstream = await self._pool.acquire(self._key(permit), repeatable=repeatable)
@@ -222,7 +232,7 @@ class Tunnel:
             await self._end_upload(body)
             return self._gate.abandon(permit, self._refused or "upstream_unreachable", sent=True)
         self._status = response.status
-        return await self._relay(upstream, head, response, body)
+        return await self._relay(permit, upstream, head, response, body)
 
     def _key(self, permit: Permit) -> tuple[str, int, str, str]:
         caller, grant = permit.pool
@@ -248,6 +258,7 @@ class Tunnel:
         denial = self._gate.hold(permit, head.length or 0, on_disk=True)
         if denial is not None:
             return denial
+        self._approve_continue(head)
         held = self._held = Spool(self._folder)
         while True:
             payload = body.feed(self._client.buffer)
@@ -262,6 +273,14 @@ class Tunnel:
                 return held
             if not await self._more(self._client):
                 raise Broken("interrupted")
+
+    async def _hold_approved(self, permit: Permit, head: RequestHead, body: Body) -> Spool | Denial:
+        """The same, and a person has looked at it where a policy asks for that."""
+        held = await self._hold(permit, head, body)
+        if isinstance(held, Denial):
+            return held
+        denial = await self._gate.approve(permit, body_sha256=held.sha256, gone=lambda: self._client.closed)
+        return denial or held
 
     def _drop_held(self) -> None:
         if self._held is not None:
@@ -328,15 +347,31 @@ class Tunnel:
             if response.status >= 200 or response.status == 101:
                 return response
 
-    async def _relay(self, upstream: Upstream, head: RequestHead, response: ResponseHead, request_body: Body) -> bool:
+    async def _relay(
+        self, permit: Permit, upstream: Upstream, head: RequestHead, response: ResponseHead, request_body: Body
+    ) -> Denial | bool:
         if response.status == 101:
             return await self._switch(upstream, head, response)
-        length = response.length
-        if length in {-1, None}:
-            length = None if head.minor == 1 else -1
-        keep = head.persistent and request_body.done and length != -1
+        begun = False
         try:
-            await self._relay_body(upstream.stream, head, response, length=length, close=not keep)
+            body = bodies.expect(response.length)
+            shown, passage, resized = _screen(permit, head, response)
+            if passage is not None:
+                body = bodies.Searched(body, passage)
+            length = shown.length
+            if length in {-1, None}:
+                length = None if head.minor == 1 else -1
+            keep = head.persistent and request_body.done and length != -1
+            # A body that has to be decoded is tried before its head goes out: there is no taking back after that.
+            first = await self._begin(upstream.stream, body, patient=resized)
+            begun = True
+            await self._relay_body(upstream.stream, head, shown, body, first, length=length, close=not keep)
+        except Refusal as refusal:
+            if not begun:
+                await self._end_upload(request_body)
+                return self._gate.abandon(permit, refusal.code, sent=True)
+            self._client.abort()
+            raise Broken(refusal.code) from None
         except (Malformed, ConnectionError) as error:
             self._client.abort()
             raise Broken("client_gone" if isinstance(error, ConnectionError) else "upstream_unreachable") from error
@@ -349,24 +384,42 @@ class Tunnel:
         return keep and request_body.done
 
     async def _relay_body(
-        self, source: Stream, head: RequestHead, response: ResponseHead, *, length: int | None, close: bool
+        self,
+        source: Stream,
+        head: RequestHead,
+        response: ResponseHead,
+        body: Body,
+        first: bytes,
+        *,
+        length: int | None,
+        close: bool,
     ) -> None:
         """Head and body of the response, piece by piece as they come, and no faster than the client takes them."""
-        client, body, chunked = self._client, bodies.expect(response.length), length is None
-        fields = responses.clean(response.headers)
+        client, fields, chunked = self._client, response.headers, length is None
         if head.method == "HEAD" or response.status in {204, 304}:
             client.write(_with_lengths(heads.write_response(response, fields, length=-1, close=close), fields))
             return
         out = heads.write_response(response, fields, length=length, close=close)
-        client.write(out + _encode(body.feed(source.buffer), body, chunked=chunked))
+        client.write(out + _encode(first, body, chunked=chunked))
         while not body.done:
             if client.congested:
                 await client.drain()
-            if not await self._more(source):
-                if not source.ended:
-                    raise Malformed
-                body.end()
-            client.write(_encode(body.feed(source.buffer), body, chunked=chunked))
+            client.write(_encode(await self._receive(source, body), body, chunked=chunked))
+
+    async def _begin(self, source: Stream, body: Body, *, patient: bool) -> bytes:
+        """What is there of the body; if `patient`, something at least."""
+        payload = body.feed(source.buffer)
+        while patient and not payload and not body.done:
+            payload = await self._receive(source, body)
+        return payload
+
+    async def _receive(self, source: Stream, body: Body) -> bytes:
+        """What comes next of the body."""
+        if not await self._more(source):
+            if not source.ended:
+                raise Malformed
+            body.end()
+        return body.feed(source.buffer)
 
     async def _end_upload(self, body: Body) -> bool:
         """
@@ -456,6 +509,17 @@ def _encode(payload: bytes, body: Body, *, chunked: bool) -> bytes:
     if not chunked:
         return payload
     return bodies.encode_chunk(payload) + (bodies.LAST if body.done else b"")
+
+
+def _screen(permit: Permit, head: RequestHead, response: ResponseHead) -> tuple[ResponseHead, Passage | None, bool]:
+    """The response's head as the client gets it, what its body goes through, and whether its length changes there."""
+    shown = Screened(response.reason, responses.clean(response.headers))
+    if permit.screen is not None:
+        bodiless = head.method == "HEAD" or response.status in {204, 304}
+        shown = permit.screen.open(shown.reason, shown.headers, bodiless=bodiless)
+    length = None if shown.resized else response.length
+    head_shown = ResponseHead(response.status, shown.reason, response.minor, shown.headers, length, response.persistent)
+    return head_shown, shown.body, shown.resized
 
 
 def _write_head(released: Head, upgrade: Headers | None, *, length: int | None) -> bytes:

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 from addon.errors import Fault, Refusal
-from addon.policies import cidr, content_type, hours, max_body, methods, paths, period, quota, rate, reason
-from addon.policies.policy import Attempt, Due, LimitKind, PolicyKind
+from addon.policies import approval, cidr, content_type, hours, max_body, methods, paths, period, quota, rate, reason
+from addon.policies.policy import Ask, Attempt, Due, LimitKind, PolicyKind
 
 LIMITS: dict[str, LimitKind] = {kind.tag: kind for kind in (rate.KIND, quota.KIND)}
 """Those that count; the others look at the request alone."""
@@ -29,6 +29,7 @@ KINDS: dict[str, PolicyKind] = {
         content_type.KIND,
         reason.KIND,
         *LIMITS.values(),
+        approval.KIND,
     )
 }
 
@@ -80,12 +81,12 @@ def check(
     layer: str,
     subject: str = "",
     passed: Callable[[str, dict[str, Any]], None] | None = None,
-) -> list[Due]:
+) -> list[Due | Ask]:
     """
-    The limits that are still to be counted. Raises Refusal `policy_denied`, naming layer and kind, for a policy that does
+    What is still to be done: limits to be counted, a person to be asked. Raises Refusal `policy_denied`, naming layer and kind, for a policy that does
     not pass. `passed` is told of each that does: layer and kind, parameters.
     """
-    due = []
+    due: list[Due | Ask] = []
     for tag, params in policies:
         try:
             denied = KINDS[tag].check(params, attempt)
@@ -96,6 +97,9 @@ def check(
             raise Refusal("policy_denied", policy=f"{layer}.{tag}", found=denied, remedy=remedy or "")
         if tag in LIMITS:
             due += [Due(layer, subject, tag, limit) for limit in LIMITS[tag].limits(params)]
-        elif passed is not None:
+            continue
+        if tag == approval.KIND.tag:
+            due.append(Ask(f"{layer}.{tag}", approval.APPROVAL.seconds(params)))
+        if passed is not None:
             passed(f"{layer}.{tag}", params)
     return due

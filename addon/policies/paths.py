@@ -1,5 +1,5 @@
 """
-`paths`: only paths under these prefixes, compared with the bytes that will be sent.
+`paths`: only paths under these prefixes, compared with the bytes that will be sent. A segment `*` stands for any one.
 
 An upstream may decode, merge or drop parts of a path before it routes. So a path that any common server could read as
 another one (encoded slash, backslash, dot, percent sign or control character, a percent sign that encodes nothing, an
@@ -23,10 +23,11 @@ _PREFIX = re.compile(r"/[A-Za-z0-9._~!$&'()*+,=:@/-]*")
 def parse_paths(values: tuple[str, ...]) -> tuple[str, ...]:
     """Prefixes as stored. Raises Usage for one that could not be compared byte by byte."""
     for prefix in values:
-        if not _PREFIX.fullmatch(prefix) or _AMBIGUOUS.search(prefix.encode()):
+        part = any("*" in segment != "*" for segment in prefix.split("/"))
+        if part or not _PREFIX.fullmatch(prefix) or _AMBIGUOUS.search(prefix.encode()):
             raise Usage(
                 f"not a path prefix: {prefix!r}",
-                hint="start with '/', use plain characters, no '//', '.' or '..' segments, '%', ';' or '?'",
+                hint="start with '/', use plain characters or '*' for a whole segment, no '//', '.' or '..' segments, '%', ';' or '?'",
             )
     return tuple(dict.fromkeys(values))
 
@@ -41,6 +42,13 @@ def covers(prefixes: tuple[str, ...] | list[str], path: bytes) -> bool:
 
 
 def _under(prefix: bytes, path: bytes) -> bool:
+    if b"/*" in prefix:
+        wanted, found = prefix.split(b"/"), path.split(b"/")
+        if len(found) < len(wanted):
+            return False
+        if not wanted[-1]:
+            wanted.pop()
+        return all(one == other or (one == b"*" and other) for one, other in zip(wanted, found, strict=False))
     if not path.startswith(prefix):
         return False
     return prefix.endswith(b"/") or path[len(prefix) : len(prefix) + 1] in {b"", b"/"}

@@ -72,6 +72,13 @@ class Due(NamedTuple):
         return f"{self.layer}:{self.subject}:{self.kind}:{self.limit.unit}"
 
 
+class Ask(NamedTuple):
+    """A person is to be asked, and to answer within `seconds`."""
+
+    policy: str
+    seconds: int
+
+
 class LimitKind(PolicyKind, Protocol):
     """A kind of policy that counts. Its `check` passes whatever can be counted."""
 

@@ -13,7 +13,7 @@ binding, which says where a secret may go at all.
 
 from addon.redaction.needles import Needles
 from addon.redaction.redactor import Redactor
-from addon.redaction.screen import Screen, ask_plainly
+from addon.redaction.screen import Passage, Screen, Screened, ask_plainly
 from addon.redaction.variants import MINIMUM, variants
 
-__all__ = ["MINIMUM", "Needles", "Redactor", "Screen", "ask_plainly", "variants"]
+__all__ = ["MINIMUM", "Needles", "Passage", "Redactor", "Screen", "Screened", "ask_plainly", "variants"]

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from functools import cached_property
 from typing import Final
 
-from addon.redaction.variants import families, variants
+from addon.redaction.variants import forms, spellings, variants
 
 _RUN = re.compile(rb"[A-Za-z0-9_.-]+")
 _SHORTEST: Final = 5
@@ -96,15 +96,14 @@ def _cores(texts: Iterable[str]) -> tuple[bytes, ...]:
     others: list[bytes] = []
     for text in texts:
         known = tuple(runs)
-        for family in families(text):
-            if known and _any_in(known, family.form):
+        for form in forms(text):
+            if known and _any_in(known, form):
                 continue
-            whole = _RUN.fullmatch(family.form)
-            run = family.form if whole else max(_RUN.findall(family.form), key=len, default=b"")
+            run = form if form.isalnum() else max(_RUN.findall(form), key=len, default=b"")
             if len(run) >= _SHORTEST:
                 runs.append(run)
             else:
-                others += [each for each in family.spellings if not _any_in(runs + others, each)]
+                others += [each for each in spellings(text, form) if not _any_in(runs + others, each)]
     return tuple(runs + others)
 
 

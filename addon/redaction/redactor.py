@@ -28,9 +28,10 @@ class Redactor:
             data = self._held + data
         return self._pass(data, self._needles.begun(data))
 
-    def finish(self) -> bytes:
-        """The stream has ended: the rest of it. May be called again."""
-        return self._pass(self._held, len(self._held))
+    def finish(self, data: bytes = b"") -> bytes:
+        """The stream has ended with `data`: the rest of it. May be called again."""
+        data = self._held + data
+        return self._pass(data, len(data)) if data else b""
 
     def _pass(self, data: bytes, end: int) -> bytes:
         """`data` up to `end`; the rest is held."""

@@ -1,9 +1,9 @@
 """One exchange's response on its way to the caller."""
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from addon.model import Head, Headers, Rewriter
+from addon.model import Head, Headers
 from addon.redaction.decoding import Decoder
 from addon.redaction.needles import Needles
 from addon.redaction.redactor import Redactor
@@ -22,16 +22,26 @@ def ask_plainly(head: Head, *, whole: bool) -> Head:
     return Head(head.method, head.target, (*headers, (b"Accept-Encoding", b"identity")))
 
 
+class Passage(Protocol):
+    """What a body goes through. Both raise Refusal for one that is not compressed as its head says."""
+
+    def feed(self, data: bytes) -> bytes:
+        """What can go on now."""
+
+    def finish(self, data: bytes = b"") -> bytes:
+        """The body has ended with `data`: the rest of it."""
+
+
 class Screened(NamedTuple):
     """
-    What the caller gets. `body` makes the body, None: it stays as it is.
+    What the caller gets. `body` is what the body goes through; None: it stays as it is.
 
     `resized`: the length of the body is not known any more, and no header states it.
     """
 
     reason: bytes
     headers: Headers
-    body: Rewriter | None = None
+    body: Passage | None = None
     resized: bool = False
 
 
@@ -92,7 +102,7 @@ class Screen:
 
     def _star(self, text: bytes) -> bytes:
         redactor = Redactor(self._needles)
-        text = redactor.feed(text) + redactor.finish()
+        text = redactor.finish(text)
         self._count += redactor.count
         return text
 
@@ -110,9 +120,10 @@ class _Decoded:
     def feed(self, data: bytes) -> bytes:
         return self._redactor.feed(self._decoder.feed(data))
 
-    def finish(self) -> bytes:
+    def finish(self, data: bytes = b"") -> bytes:
+        data = self._decoder.feed(data)
         self._decoder.finish()
-        return self._redactor.finish()
+        return self._redactor.finish(data)
 
 
 def _codings(headers: Headers) -> tuple[bytes, ...]:

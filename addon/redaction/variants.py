@@ -18,7 +18,7 @@ import json
 import re
 from binascii import b2a_base64
 from collections.abc import Iterable, Iterator
-from typing import Final, NamedTuple
+from typing import Final
 from urllib.parse import quote, quote_plus
 
 MINIMUM: Final = 8
@@ -27,6 +27,9 @@ The length in bytes from which a value is looked for.
 
 A shorter one turns up by chance, and stars in its place would ruin what has nothing to do with it.
 """
+
+_BASE64 = 4
+"""The first form that is Base64."""
 
 _PLAIN = re.compile(r"[A-Za-z0-9_.-]*")
 _URL = bytes.maketrans(b"+/", b"-_")
@@ -37,39 +40,46 @@ _QUOTES = (("&quot;", "&#x27;"), ("&#34;", "&#39;"), ("&quot;", "&#39;"), ("&quo
 _IN_HTML = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}
 
 
-class Family(NamedTuple):
-    """
-    A text in one encoding, and its spellings.
-
-    Whatever a spelling escapes, it leaves the letters, digits, "_", "." and "-" of `form` as they are, in a row.
-    """
-
-    form: bytes
-    spellings: Iterator[bytes]
-
-
 def variants(texts: Iterable[str]) -> tuple[bytes, ...]:
     """Every spelling of each text, once; none of texts shorter than MINIMUM bytes."""
-    return tuple(dict.fromkeys(each for text in texts for family in families(text) for each in family.spellings))
+    return tuple(dict.fromkeys(each for text in texts for form in forms(text) for each in spellings(text, form)))
 
 
-def families(text: str) -> Iterator[Family]:
-    """The encodings of a text, for its spellings by and by; none for a text shorter than MINIMUM bytes."""
+def forms(text: str) -> tuple[bytes, ...]:
+    """
+    The encodings that the spellings of a text come down to; none of a text shorter than MINIMUM bytes.
+
+    Whatever a spelling escapes, it leaves the letters, digits, "_", "." and "-" of its form as they are, in a row.
+    """
     raw = text.encode()
     if len(raw) < MINIMUM:
-        return
-    yield Family(raw, _escape(text, raw))
-    backwards, lower = text[::-1].encode(), raw.hex()
-    for form in (backwards, lower.encode(), lower.upper().encode()):
-        yield Family(form, iter((form,)))
-    for before, begin in ((0, 0), (1, 2), (2, 3)):
-        encoded = b2a_base64(b"..."[:before] + raw, newline=False)
-        inner = encoded[begin : (before + len(raw)) * 4 // 3]
-        yield Family(inner, _place(inner, encoded[begin:].rstrip(b"=")))
+        return ()
+    lower, size = raw.hex(), len(raw)
+    return (
+        raw,
+        text[::-1].encode(),
+        lower.encode(),
+        lower.upper().encode(),
+        b2a_base64(raw, newline=False)[: size * 4 // 3],
+        b2a_base64(b"." + raw, newline=False)[2 : (size + 1) * 4 // 3],
+        b2a_base64(b".." + raw, newline=False)[3 : (size + 2) * 4 // 3],
+    )
 
 
-def _place(inner: bytes, last: bytes) -> Iterator[bytes]:
-    """Base64 of a value that something follows, or nothing."""
+def spellings(text: str, form: bytes) -> Iterator[bytes]:
+    """The spellings of a text that come down to one of its forms."""
+    number = forms(text).index(form)
+    if number == 0:
+        yield from _escape(text, form)
+    elif number < _BASE64:
+        yield form
+    else:
+        yield from _place(form, text.encode(), before=number - _BASE64)
+
+
+def _place(inner: bytes, raw: bytes, *, before: int) -> Iterator[bytes]:
+    """Base64 of a value that `before` bytes precede; something follows, or nothing."""
+    last = b2a_base64(b".."[:before] + raw, newline=False).rstrip(b"=")[(0, 2, 3)[before] :]
     for each in (inner,) if last == inner else (inner, last):
         yield each
         if b"+" in each or b"/" in each:

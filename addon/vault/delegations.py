@@ -15,7 +15,7 @@ from addon.errors import Conflict, NotFound, Usage
 from addon.model import User
 from addon.vault import log, lookup, proofs
 from addon.vault.callers import Callers
-from addon.vault.database import query, write
+from addon.vault.database import Connection, query, write
 from addon.vault.lookup import GrantState
 
 LONGEST_SECONDS = 90 * 86_400.0
@@ -45,6 +45,15 @@ class Delegation:
         return "expired" if self.expires_at <= now else "active"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposal:
+    """A delegation of `grant` that could be made now, and when it would end."""
+
+    grant: GrantState
+    agent_id: str
+    expires_at: float
+
+
 class Delegations:
     """The delegations of one vault."""
 
@@ -59,32 +68,43 @@ class Delegations:
         It ends earlier with the grant, with the grant's own limit, and after 90 days at most. Raises NotFound for an
         agent that does not exist, or a grant that is not one of this user's, Conflict where it cannot be delegated.
         """
+        with write(self._database) as connection:
+            delegation_id = self.add(connection, grant_id, agent=agent, user=user, now=now, ttl=ttl)
+        return self.get(delegation_id)
+
+    def add(self, connection: Connection, grant_id: str, *, agent: str, user: User, now: float, ttl: float) -> str:
+        """`create` inside of the caller's write transaction. Returns the id."""
+        made = self.propose(grant_id, agent=agent, user=user, now=now, ttl=ttl)
+        delegation_id = str(uuid.uuid4())
+        group = _group(made.grant)
+        if group and not proofs.put(connection, user, group):
+            raise _unproven()
+        connection.execute(
+            "INSERT INTO delegations (id, grant_id, agent_id, idp, subject, token_id, token_at, created_at, expires_at)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (delegation_id, grant_id, made.agent_id, user.idp, user.subject, user.token_id, user.issued_at, now, made.expires_at),
+        )  # fmt: skip
+        log.append(
+            connection, at=now, action="delegation.create", subject=delegation_id, grant=grant_id, agent=agent,
+            user=str(user), issuer=user.issuer, token_id=user.token_id, token_at=user.issued_at,
+        )  # fmt: skip
+        return delegation_id
+
+    def propose(self, grant_id: str, *, agent: str, user: User, now: float, ttl: float) -> Proposal:
+        """What `create` would make now; nothing is made. Raises what `create` raises."""
         if ttl <= 0:
             raise Usage("the delegation would expire at once", hint="give a duration such as --ttl 1h")
         member = self._callers.get("agent", agent)
         if member.state != "active":
             raise Conflict(f"the agent {agent} is disabled", hint=f"`vaultctl agent enable {agent}` turns it on again")
-        delegation_id = str(uuid.uuid4())
-        with write(self._database) as connection:
-            grant = self._delegable(grant_id, user=user, now=now)
-            limit = connection.execute("SELECT delegation_seconds FROM grants WHERE id = ?", (grant_id,)).fetchone()[0]
-            ends = [now + ttl, now + LONGEST_SECONDS]
-            ends += [grant.expires_at] if grant.expires_at is not None else []
-            ends += [now + limit] if limit is not None else []
-            if grant.principal.startswith("group:"):
-                name = grant.principal.partition("/")[2]
-                if user.issued_at + grant.proof_seconds <= now or not proofs.put(connection, user, name):
-                    raise Conflict("the token does not prove the group any more", hint="get a fresh token of the user")
-            connection.execute(
-                "INSERT INTO delegations (id, grant_id, agent_id, idp, subject, token_id, token_at, created_at, expires_at)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (delegation_id, grant_id, member.id, user.idp, user.subject, user.token_id, user.issued_at, now, min(ends)),
-            )  # fmt: skip
-            log.append(
-                connection, at=now, action="delegation.create", subject=delegation_id, grant=grant_id, agent=agent,
-                user=str(user), issuer=user.issuer, token_id=user.token_id, token_at=user.issued_at,
-            )  # fmt: skip
-        return self.get(delegation_id)
+        grant = self._delegable(grant_id, user=user, now=now)
+        if _group(grant) and user.issued_at + grant.proof_seconds <= now:
+            raise _unproven()
+        limits = query(self._database, "SELECT delegation_seconds FROM grants WHERE id = :id", {"id": grant_id})
+        ends = [now + ttl, now + LONGEST_SECONDS]
+        ends += [grant.expires_at] if grant.expires_at is not None else []
+        ends += [now + limit for (limit,) in limits if limit is not None]
+        return Proposal(grant=grant, agent_id=member.id, expires_at=min(ends))
 
     def revoke(self, delegation_id: str, *, by: str, now: float, reason: str = "") -> Delegation:
         """End a delegation with the next request. `by` is a user, an agent or an operator. Raises NotFound."""
@@ -138,6 +158,15 @@ class Delegations:
         if ended or grant.secret_state != "active":
             raise Conflict("this grant does not work now, so it cannot be delegated", hint=f"`vaultctl grant show {grant_id}` says why")  # fmt: skip
         return grant
+
+
+def _group(grant: GrantState) -> str:
+    """The group that a grant names, or nothing."""
+    return grant.principal.partition("/")[2] if grant.principal.startswith("group:") else ""
+
+
+def _unproven() -> Conflict:
+    return Conflict("the token does not prove the group any more", hint="get a fresh token of the user")
 
 
 _SELECT = (

@@ -149,15 +149,15 @@ class Ledger:
 
 
 class Preview:
-    """What a ledger would say, for an explanation: counts nothing. A ledger that is not there has counted nothing."""
+    """What a ledger would say, for an explanation: counts nothing. A ledger that is not there (None) has counted nothing."""
 
-    def __init__(self, path: Path, *, ticks: Clock = time.monotonic) -> None:
+    def __init__(self, path: Path | None, *, ticks: Clock = time.monotonic) -> None:
         self._path = path
         self._ticks = ticks
 
     def take(self, dues: Sequence[Due], *, now: float) -> Receipt:
         """As `Ledger.take`."""
-        if not self._path.exists():
+        if self._path is None or not self._path.exists():
             return tuple(Mark(due, now, 1) for due in dues)
         try:
             with contextlib.closing(_connect(self._path)) as data:

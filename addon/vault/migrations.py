@@ -6,7 +6,7 @@ Authorization rows hold no counters and no plaintext: what a request uses up liv
 tunnel can be recognised by one indexed read; it never authorises anything. `idps.keys` is a key set, or a shared secret
 sealed with its `idp_wraps`; a removed provider keeps its name, so that no other can take over its users. `group_proofs`
 is what the newest token of a user said about a group, written by the proxy. `policies` narrow whatever row they stand in;
-those of `meta`, the whole vault. Times are seconds since the epoch, UTC.
+those of `meta`, the whole vault. `consents` are questions to users, each until it is answered. Times are seconds since the epoch, UTC.
 """
 
 from sqlite_utils import Database
@@ -207,6 +207,67 @@ ALTER TABLE callers ADD COLUMN policies TEXT NOT NULL DEFAULT '[]';
 ALTER TABLE delegations ADD COLUMN policies TEXT NOT NULL DEFAULT '[]';
 
 INSERT INTO meta (name, value) VALUES ('policies', '[]')
+"""
+
+
+@MIGRATIONS(name="0004_consents")
+def _consents(db: Database) -> None:
+    db.conn.execute(_CONSENTS)
+
+
+_CONSENTS = """
+CREATE TABLE consents (
+    digest           BLOB PRIMARY KEY,
+    id               TEXT NOT NULL UNIQUE,
+    key_id           TEXT NOT NULL REFERENCES keys (id),
+    grant_id         TEXT NOT NULL REFERENCES grants (id) ON DELETE CASCADE,
+    agent_id         TEXT NOT NULL REFERENCES callers (id),
+    idp              TEXT NOT NULL REFERENCES idps (name),
+    subject          TEXT NOT NULL,
+    groups           TEXT NOT NULL,
+    issuer           TEXT NOT NULL,
+    token_id         TEXT NOT NULL,
+    token_at         REAL NOT NULL,
+    token_expires_at REAL NOT NULL,
+    ttl_seconds      REAL NOT NULL,
+    return_to        TEXT NOT NULL,
+    expires_at       REAL NOT NULL
+) STRICT
+"""
+
+
+@MIGRATIONS(name="0005_approvals")
+def _approvals(db: Database) -> None:
+    for statement in _APPROVALS.split(";\n\n"):
+        db.conn.execute(statement)
+
+
+_APPROVALS = """
+CREATE TABLE approvals (
+    id             TEXT PRIMARY KEY,
+    grant_id       TEXT NOT NULL REFERENCES grants (id) ON DELETE CASCADE,
+    tag            TEXT NOT NULL,
+    caller         TEXT NOT NULL,
+    user           TEXT NOT NULL,
+    method         TEXT NOT NULL,
+    host           TEXT NOT NULL,
+    port           INTEGER NOT NULL,
+    path           TEXT NOT NULL,
+    body_sha256    TEXT NOT NULL,
+    reason         TEXT NOT NULL,
+    digest         TEXT NOT NULL,
+    created_at     REAL NOT NULL,
+    expires_at     REAL NOT NULL,
+    decision       TEXT NOT NULL DEFAULT '' CHECK (decision IN ('', 'approved', 'denied')),
+    decided_at     REAL,
+    decided_by     TEXT NOT NULL DEFAULT '',
+    decided_reason TEXT NOT NULL DEFAULT '',
+    lasts_until    REAL,
+    prefix         TEXT NOT NULL DEFAULT '',
+    used_at        REAL
+) STRICT;
+
+CREATE INDEX approvals_by_caller ON approvals (caller, decision)
 """
 
 

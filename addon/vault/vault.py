@@ -15,7 +15,9 @@ from addon import files
 from addon.errors import Conflict, Fault, Locked
 from addon.model import Values
 from addon.vault import database, log, lookup
+from addon.vault.approvals import Approvals
 from addon.vault.callers import Callers
+from addon.vault.consents import Consents
 from addon.vault.delegations import Delegations
 from addon.vault.grants import Grants
 from addon.vault.idps import Idps
@@ -49,7 +51,9 @@ class Vault:
         self.grants = Grants(data, secrets=self.secrets, callers=self.callers, idps=self.idps)
         self.layers = Layers(data)
         self.delegations = Delegations(data, callers=self.callers)
+        self.consents = Consents(data, delegations=self.delegations)
         self.proofs = Proofs(data, home / DATABASE)
+        self.approvals = Approvals(data, home / DATABASE)
 
     @classmethod
     def create(cls, home: Path, *, now: float, suite: int = 1) -> "Vault":
@@ -153,4 +157,5 @@ class Vault:
     def close(self) -> None:
         """Close the file."""
         self.proofs.close()
+        self.approvals.close()
         self.database.close()

@@ -38,6 +38,7 @@ class Disk:
         self.free = threading.Event()
         self.free.set()
         self.broken = False
+        self.failures = 0  # how many syncs fail, if not all
         self._fdatasync = os.fdatasync
         monkeypatch.setattr(os, "fdatasync", self)
 
@@ -45,7 +46,8 @@ class Disk:
         self.syncs += 1
         self.busy.set()
         self.free.wait()
-        if self.broken:
+        if self.broken or self.failures:
+            self.failures = max(0, self.failures - 1)
             raise OSError(errno.EIO, "injected")
         self._fdatasync(descriptor)
 
@@ -136,6 +138,31 @@ async def test_a_batch_wakes_the_loop_once(open_writer, make, disk, monkeypatch)
     await asyncio.wait([first, *others])
 
     assert len(calls) == 2
+
+
+async def test_what_is_handed_over_in_one_turn_of_the_loop_is_one_write(open_writer, make, monkeypatch):
+    writer = open_writer(durability="process")
+    sizes, write = [], os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: sizes.append(len(data)) or write(descriptor, data))
+
+    for _ in range(3):
+        await asyncio.gather(*(writer.record(make()) for _ in range(16)))
+
+    assert len(sizes) == 3
+
+
+async def test_the_loop_goes_on_while_the_disk_is_busy(open_writer, make, disk):
+    writer = open_writer()
+    disk.hold()
+    waiter = writer.record(make())
+    await disk.until_busy()
+
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert not waiter.done()
+
+    disk.free.set()
+    assert await outcome(waiter) is None
 
 
 async def test_process_durability_never_waits_for_the_disk(folder, open_writer, make, disk):
@@ -263,6 +290,22 @@ async def test_closing_acknowledges_what_was_waited_for(open_writer, make, disk)
     assert [await outcome(waiter) for waiter in waiters] == [None] * 5
 
 
+async def test_closing_tells_everybody_whose_record_was_not_kept(folder, open_writer, make, disk):
+    writer = open_writer()
+    await writer.record(make(id="before"))
+    disk.hold()
+    first = writer.record(make(id="under way"))
+    await disk.until_busy()
+    second = writer.record(make(id="waiting"))
+    disk.broken = True
+    disk.free.set()
+    writer.close()
+
+    assert [await outcome(first), await outcome(second)] == ["audit_unavailable"] * 2
+    assert ids(folder) == ["before"]
+    assert verify(folder).ok
+
+
 async def test_after_closing_nothing_is_accepted(open_writer, make):
     writer = open_writer()
     writer.close()
@@ -299,6 +342,30 @@ async def test_without_room_every_waiter_gets_a_fault_and_later_all_is_well(fold
 
     assert writer.available
     assert ids(folder) == ["before", "after"]
+    assert verify(folder).ok
+
+
+async def test_what_could_not_be_synced_is_cut_off_at_once(folder, open_writer, make, disk):
+    writer = open_writer()
+    await writer.record(make(id="before"))
+    disk.broken = True
+
+    assert await outcome(writer.record(make(id="never"))) == "audit_unavailable"
+    assert ids(folder) == ["before"]
+    assert verify(folder).ok
+
+
+async def test_a_failure_is_not_that_of_the_next_batch(folder, open_writer, make, disk):
+    writer = open_writer()
+    disk.hold()
+    disk.failures = 1
+    first = writer.record(make(id="first"))
+    await disk.until_busy()
+    second = writer.record(make(id="second"))
+    disk.free.set()
+
+    assert [await outcome(first), await outcome(second)] == ["audit_unavailable", None]
+    assert ids(folder) == ["second"]
     assert verify(folder).ok
 
 

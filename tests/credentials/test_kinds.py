@@ -169,3 +169,26 @@ def test_no_constant_may_break_the_request(tag):
                 constants=(("Host", "evil.test"),),
             )
         )
+
+
+@pytest.mark.parametrize(
+    ("tag", "values", "placements", "hidden"),
+    [
+        ("bearer", {"token": "t"}, (), ("t",)),
+        ("header", {"user": "u", "token": "t"}, (placement.parse_header("X", "{user} {token}"),), ("t",)),
+        ("query", {"a": "1", "b": "2"}, (placement.parse_query("k", "{a}{b}"),), ("1", "2")),
+        ("basic", {"user": "u", "password": "p:w"}, (), ("p:w", "u:p:w")),
+        ("basic", {"token": "t"}, (placement.parse_header("Authorization", "{token}:"),), ("t", "t:")),
+        ("sigv4", {"access_key_id": "AKIA", "secret_access_key": "s"}, (), ("s",)),
+        ("sigv4", {"access_key_id": "AKIA", "secret_access_key": "s", "session_token": "t"}, (), ("s", "t")),
+    ],
+)
+def test_no_response_may_show_the_secret_fields_and_what_basic_makes_of_them(tag, values, placements, hidden):
+    kind = credentials.kind(tag)
+    aws = {"services": ("s3",), "regions": ("eu-west-1",)} if tag == "sigv4" else {}
+    binding = kind.check_binding(Binding(hosts=HOSTS, placements=placements, **aws))
+    assert kind.hidden(Values(values), binding=binding) == hidden
+
+
+def test_only_a_signature_keeps_the_secret_from_the_upstream():
+    assert {tag for tag, kind in credentials.KINDS.items() if not kind.sent} == {"sigv4"}

@@ -14,7 +14,7 @@ from pathlib import Path
 import boto3
 from botocore.config import Config
 
-from tests.e2e.moto import Moto
+from tests.e2e.moto import POLICY, Moto
 from tests.e2e.s3server import S3Server
 from tests.e2e.stage import AWS_ID, AWS_SECRET, Stage
 
@@ -29,7 +29,19 @@ class Unavailable(Exception):
     """A client cannot be installed here; the message says why."""
 
 
-def make_seed(seed, home, *, s3, moto):
+def make_role(moto, *, trust):
+    """A role that may do everything; its ARN."""
+    client = boto3.client(
+        "iam", endpoint_url=f"https://127.0.0.1:{moto.port}", region_name=moto.region, verify=str(trust),
+        aws_access_key_id=moto.key[0], aws_secret_access_key=moto.key[1], config=Config(proxies={}),
+    )  # fmt: skip
+    with contextlib.closing(client):
+        role = client.create_role(RoleName="reports", AssumeRolePolicyDocument=POLICY)["Role"]
+        client.put_role_policy(RoleName="reports", PolicyName="all", PolicyDocument=POLICY)
+    return role["Arn"]
+
+
+def make_seed(seed, home, *, s3, moto, trust):
     """A vault with secrets for the S3 server and for moto, granted to `billing`; `grants` are ids by their names."""
     vaultctl = seed.copy(home)
 
@@ -45,6 +57,8 @@ def make_seed(seed, home, *, s3, moto):
             put("s3-temporary", s3, s3.temporary_key),
             put("moto", moto, moto.key),
             put("minting", moto, moto.key, "--allow-credential-minting"),
+            put("role", moto, moto.key, "--assume-role", make_role(moto, trust=trust), "--external-id", "x1"),
+            put("lost-role", moto, (moto.key[0], "wrong"), "--assume-role", "arn:aws:iam::123456789012:role/lost"),
             put("own", Own, (AWS_ID, AWS_SECRET), "--service", "s3", "--region", "local", "--region", "remote"),
         ]
     )

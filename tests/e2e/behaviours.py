@@ -137,9 +137,16 @@ async def early(exchange, rest, query):
 
 
 async def script(exchange, rest, query):
-    """/script/NAME: the very bytes that `Upstream.scripts` holds; with ?close the connection ends. HTTP/1.1 only."""
+    """
+    /script/NAME: what `Upstream.scripts` holds. A function plays the exchange; bytes are sent as they are (HTTP/1.1 only),
+    and with ?close the connection ends.
+    """
     await exchange.drain()
-    exchange.writer.write(exchange.upstream.scripts[rest[0]])
+    scripted = exchange.upstream.scripts[rest[0]]
+    if callable(scripted):
+        await scripted(exchange)
+        return
+    exchange.writer.write(scripted)
     await exchange.writer.drain()
     if "close" in query:
         await exchange.cut()

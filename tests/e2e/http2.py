@@ -67,6 +67,7 @@ class H2Stream:
 
     def __init__(self, connection, event):
         self.connection, self.id, self.pieces = connection, event.stream_id, asyncio.Queue()
+        self.upstream = connection.upstream
         headers = [(bytes(name), bytes(value)) for name, value in event.headers]
         pseudo = dict(headers)
         connection.upstream.count(connection.sni, sum(len(name) + len(value) for name, value in headers))

@@ -89,6 +89,19 @@ class Control:
         return self.home.with_name(f"{self.home.name}-bundle.pem")
 
 
+def start(home, *options):
+    """Run `alter-egress` where it must end by itself; what it ended with."""
+    return subprocess.run(
+        [PROGRAMS / "alter-egress", "--home", home, *map(str, options)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=environment(),
+    )
+
+
 class H2Only(ssl.SSLContext):
     """httpx would offer HTTP/1.1 first, and speak HTTP/2 even where it was not chosen."""
 
@@ -137,6 +150,10 @@ class Proxy:
     @property
     def pid(self):
         return self.process.pid
+
+    def workers(self):
+        """The process ids of its workers."""
+        return [int(pid) for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
 
     @property
     def ca(self):

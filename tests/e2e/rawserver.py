@@ -349,6 +349,12 @@ def deny_plainly(flow):
     flow.response = http.Response.make(reply.status, reply.body, http.Headers(reply.headers))
 
 
+def limit(flow):
+    """Room for a megabyte of what is held."""
+    full = answer("body_too_large", "id-of-the-record")
+    flow.metadata["alter.room"] = lambda size: full if size > 1 << 20 else None
+
+
 def let_pass(flow):
     flow.metadata["alter.verdict"] = "pass"
 

@@ -4,9 +4,9 @@ The product's worker with a switch, a program of its own: python sabotaged_worke
 SWITCH is a file of 512 bytes, read at every call of a function of the product, and says as JSON what to do:
 
     {"mode": "run"}                                     nothing
-    {"mode": "list"}                                    write the name of each function, once, to SWITCH.names
-    {"mode": "break", "name": …, "order": n}            raise where it is next called, once for each n
-    {"mode": "break always", "name": …, "order": n}     raise whenever it is called
+    {"mode": "list", "order": n}                        write "n name" of each function, once, to SWITCH.names
+    {"mode": "break", "name": …, "order": n}            raise where it is next called, once; then write the same
+    {"mode": "break always", "name": …, "order": n}     raise whenever it is called; the first time, write the same
 
 A name is that of the module and that of the function, such as `pipeline.authorize`.
 """
@@ -37,9 +37,8 @@ class Switch:
         self._names = path.with_suffix(".names").open("a")
         with path.open("rb") as file:
             self._map = mmap.mmap(file.fileno(), SIZE, prot=mmap.PROT_READ)
-        self._raw, self._order = b"", {"mode": "run"}
-        self._known = set()
-        self._done = None
+        self._raw, self._order = b"", {"mode": "run", "order": 0}
+        self._written = set()
 
     def called(self, code, _offset):
         name = name_of(code)
@@ -50,15 +49,20 @@ class Switch:
             with contextlib.suppress(ValueError):  # half of it is written
                 self._raw, self._order = raw, json.loads(raw.rstrip(b"\0"))
         order = self._order
-        if order["mode"] == "list":
-            if name not in self._known:
-                self._known.add(name)
-                self._names.write(name + "\n")
-                self._names.flush()
-        elif order.get("name") == name and (order["mode"] == "break always" or self._done != order["order"]):
-            self._done = order["order"]
-            raise Sabotage(TEXT)
+        if order["mode"] == "list" or order.get("name") == name:
+            first = self._write(f"{order['order']} {name}")
+            if order["mode"] == "break always" or (order["mode"] == "break" and first):
+                raise Sabotage(TEXT)
         return None
+
+    def _write(self, line):
+        """Whether it is new."""
+        if line in self._written:
+            return False
+        self._written.add(line)
+        self._names.write(line + "\n")
+        self._names.flush()
+        return True
 
 
 def name_of(code):

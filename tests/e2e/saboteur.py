@@ -34,7 +34,10 @@ class Saboteur(Proxy):
 
     def order(self, mode, name=""):
         """See `sabotaged_worker`. Holds for the next call of any function."""
-        order = json.dumps({"mode": mode, "name": name, "order": next(self._orders)}).encode()
+        number = next(self._orders)
+        order = json.dumps({"mode": mode, "name": name, "order": number}).encode()
+        if mode != "run":
+            self._last = number
         with self._switch.open("r+b") as file:
             file.write(order.ljust(SIZE, b"\0"))
 
@@ -45,8 +48,9 @@ class Saboteur(Proxy):
             self.process.stdin.close()
 
     def names(self):
-        """The functions that were called since it was told to list them."""
-        return self._switch.with_suffix(".names").read_text().split()
+        """The functions that were called, or broken, as the last order but `run` said."""
+        lines = [line.split() for line in self._switch.with_suffix(".names").read_text().splitlines()]
+        return [name for number, name in lines if int(number) == self._last]
 
 
 __all__ = ["TEXT", "Saboteur"]

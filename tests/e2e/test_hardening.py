@@ -765,6 +765,42 @@ class TestManyCertificates:
         assert rawserver.call(rawserver.certificate_cap, hardened=False) == 100
 
 
+class TestHeldBodiesAreLimited:
+    """P10"""
+
+    @pytest.mark.parametrize("framing", ["", "Transfer-Encoding: chunked\r\n"])
+    async def test_a_held_body_is_refused_as_soon_as_there_is_no_room_for_it(self, hardened, certificate, framing):
+        hardened.tell(verdict="hold", stream=False, plan={"requestheaders": rawserver.limit})
+        async with exchange(hardened, certificate) as (origin, client):
+            before = hardened.memory()
+            size, piece = 100 * MB, b"x" * MB
+            await client.send(get(method="PUT", headers=framing) if framing else post(size), answered=False)
+            frame = b"100000\r\n%b\r\n" if framing else b"%b"
+            refusal = await client.send(frame % piece + frame % piece)
+            assert (refusal.status, refusal.code) == (413, "body_too_large")
+            for _ in range(98):
+                await client.send(frame % piece, answered=False)
+            hardened.tell()
+            assert (await client.send(b"0\r\n\r\n" * bool(framing) + get().encode())).status == 200
+            assert hardened.memory() - before < 20 * MB
+            assert len(origin.requests) == 1
+
+    async def test_what_there_is_room_for_goes_out(self, hardened, certificate):
+        hardened.tell(verdict="hold", stream=False, plan={"requestheaders": rawserver.limit})
+        async with exchange(hardened, certificate) as (origin, client):
+            assert (await client.send(post(5, body="hello"))).status == 200
+            assert len(origin.requests) == 1
+
+    async def test_plain_mitmproxy_collects_it_all(self, plain, certificate):
+        plain.tell(verdict="hold", stream=False, plan={"requestheaders": rawserver.limit})
+        async with exchange(plain, certificate, patience=0.3) as (_, client):
+            before = plain.memory()
+            await client.send(get(method="PUT", headers="Transfer-Encoding: chunked\r\n"), answered=False)
+            for _ in range(40):
+                await client.send(b"100000\r\n" + b"x" * MB + b"\r\n", answered=False)
+            assert await until(lambda: plain.memory() - before > 30 * MB, patience=5)
+
+
 class TestInstallation:
     def test_the_installed_mitmproxy_is_proved(self):
         target.verify()

@@ -130,3 +130,31 @@ PIECES = st.sampled_from(
 def test_a_covered_path_is_routed_below_its_prefix_by_the_most_lenient_server(path):
     if covers(("/v1",), path):
         assert routed(path)[:1] == ["v1"]
+
+
+@pytest.mark.parametrize(
+    ("prefix", "inside", "outside"),
+    [
+        ("/v1/*/refunds", [b"/v1/a/refunds", b"/v1/*/refunds", b"/v1/a/refunds/b"], [b"/v1/refunds", b"/v1/a/b/refunds", b"/v1/a/refunds2", b"/v1//refunds", b"/v2/a/refunds"]),
+        ("/v1/*/", [b"/v1/a/", b"/v1/a/b"], [b"/v1/a", b"/v1/", b"/v1", b"/v2/a/b"]),
+        ("/*", [b"/a", b"/a/b"], [b"/", b"*"]),
+        ("/*/*/c", [b"/a/b/c", b"/a/b/c/d"], [b"/a/c", b"/a/b/d", b"/a/b/c2"]),
+    ],
+)  # fmt: skip
+def test_a_star_stands_for_one_segment_and_no_more(prefix, inside, outside):
+    assert parse_paths((prefix,)) == (prefix,)
+    assert [path for path in inside if not covers((prefix,), path)] == []
+    assert [path for path in outside if covers((prefix,), path)] == []
+
+
+@pytest.mark.parametrize(
+    "path", [b"/v1/../refunds", b"/v1/%2e%2e/refunds", b"/v1/a%2fb/refunds", b"/v1/;/refunds", b"/v1//refunds"]
+)
+def test_a_star_takes_nothing_that_could_be_read_as_another_path(path):
+    assert not covers(("/v1/*/refunds",), path)
+
+
+@pytest.mark.parametrize("prefix", ["/a*", "/*a", "/v1/a*b", "/**", "/v1/*.json"])
+def test_a_star_is_a_whole_segment(prefix):
+    with pytest.raises(Usage, match="not a path prefix"):
+        parse_paths((prefix,))

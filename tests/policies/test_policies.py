@@ -21,6 +21,7 @@ TYPED = {
     "reason": ("5",),
     "rate": ("60/minute", "1000/day"),
     "quota": ("100", "10/hour"),
+    "approval": ("600",),
 }
 
 

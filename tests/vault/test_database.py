@@ -226,7 +226,7 @@ def test_a_full_disk_is_told_in_words_and_nothing_is_changed(made):
 
 def test_a_damaged_page_is_told_in_words(path, made):
     with write(made) as connection:
-        connection.executemany("INSERT INTO meta (name, value) VALUES (?, 'x')", [(str(n) * 50,) for n in range(500)])
+        connection.executemany("INSERT INTO meta (name, value) VALUES (?, 'x')", [(str(n) * 50,) for n in range(3000)])
     made.close()
     data = bytearray(path.read_bytes())
     data[len(data) // 2 :] = b"\xff" * (len(data) - len(data) // 2)

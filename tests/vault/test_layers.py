@@ -122,7 +122,7 @@ def test_a_vault_of_the_format_before_has_none(tmp_path, monkeypatch):
         patched.setattr(database, "migrate", two_steps)
         patched.setattr(migrations, "check", lambda _: None)
         Vault.create(tmp_path / "home", now=0).close()
-    assert Vault.upgrade(tmp_path / "home") == ("0003_policies",)
+    assert Vault.upgrade(tmp_path / "home")[0] == "0003_policies"
     vault = Vault.connect(tmp_path / "home")
     assert vault.layers.get("vault", "") == ()
     vault.close()

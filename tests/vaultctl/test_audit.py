@@ -181,3 +181,75 @@ def lines(stream, count):
         data += os.read(stream.fileno(), 65536)
     assert data.count(b"\n") == count
     return data
+
+
+# ── explain ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def log(home):
+    """`log(number, …)` writes one more record."""
+    writer = Writer(home / "audit", clock=lambda: NOW, durability="process")
+    yield (
+        lambda number, **changes: (
+            writer.post(record(number, **({"client_ip": "127.0.0.1"} | changes))) or writer.close()
+        )
+    )
+    writer.close()
+
+
+def test_explain_walks_through_what_was_let_through(cli, stripe, log):
+    log(7, grant_id=stripe)
+    ran = cli("audit", "explain", "request-7", "--json")
+    assert (ran.code, ran.json["decision"], ran.json["recorded"]["decision"]) == (0, "authorized", "authorized")
+    assert [step["name"] for step in ran.json["steps"]][:3] == ["tag", "caller", "user"]
+    assert ran.err == ""
+
+
+def test_explain_says_what_a_policy_compared_and_what_would_mend_it(cli, stripe, log):
+    assert cli("policy", "set", "secret:stripe", "--method", "POST", "--method", "PUT").code == 0
+    log(8, grant_id=stripe, decision="refused", code="policy_denied", policy="secret.methods", status=403)
+    ran = cli("audit", "explain", "request-8", "--json")
+    assert (ran.code, ran.json["code"], ran.json["policy"]) == (4, "policy_denied", "secret.methods")
+    last = ran.json["steps"][-1]
+    assert (last["detail"], last["remedy"]) == ("secret.methods", "it passes with methods: POST, PUT")
+    assert "GET is not one of" in last["compared"]
+    assert "mend: it passes with methods: POST, PUT" in cli("audit", "explain", "request-8").out
+
+
+def test_explain_judges_at_the_time_of_the_request(cli, stripe, log):
+    assert cli("policy", "set", "vault", "--expires", str(int(NOW) + 5)).code == 0
+    log(4, grant_id=stripe)
+    assert cli("audit", "explain", "request-4").code == 0
+
+
+def test_explain_tells_a_limit_as_it_was_counted_then(cli, stripe, log, home):
+    assert cli("policy", "set", "vault", "--rate", "1/minute").code == 0
+    log(9, grant_id=stripe, decision="refused", code="rate_limited", policy="vault.rate", status=429)
+    ran = cli("audit", "explain", "request-9", "--json")
+    assert (ran.code, ran.json["code"], ran.err) == (4, "rate_limited", "")
+    assert (ran.json["steps"][-1]["name"], ran.json["steps"][-1]["detail"]) == ("limits", "vault.rate")
+    assert not (home / "limits.db").exists()
+
+
+def test_explain_tells_what_happened_after_the_decision(cli, stripe, log):
+    log(5, grant_id=stripe, decision="refused", code="upstream_unverified", status=502)
+    ran = cli("audit", "explain", "request-5", "--json")
+    assert (ran.code, ran.json["code"], ran.json["steps"][-1]["name"]) == (4, "upstream_unverified", "record")
+
+
+def test_explain_says_when_it_comes_out_differently_now(cli, stripe, log):
+    log(6, grant_id=stripe)
+    assert cli("grant", "revoke", stripe).code == 0
+    ran = cli("audit", "explain", "request-6")
+    assert ran.code == 0
+    assert "grant_revoked" in ran.out
+    assert "recorded was authorized: the vault has changed since" in ran.err
+
+
+def test_explain_of_a_grant_that_was_not_the_callers_says_no_more_than_the_record(cli, stripe, log):
+    log(3, grant_id="", caller="", secret="", version=None, decision="refused", code="grant_unavailable", status=403)
+    ran = cli("audit", "explain", "request-3", "--json")
+    assert (ran.code, len(ran.json["steps"]), ran.json["code"]) == (4, 1, "grant_unavailable")
+    log2 = cli("audit", "explain", "request-99")
+    assert log2.code == 3

@@ -64,6 +64,15 @@ def test_no_region_is_made_up(grant, variables, options):
     assert "AWS_REGION" not in variables(grant("s3", *options))
 
 
+def test_a_secret_may_be_for_every_bucket_of_a_region(cli, grant, variables):
+    issued = grant("s3", "--host", "s3.eu-west-1.amazonaws.com", "--host", "*.s3.eu-west-1.amazonaws.com")
+    assert variables(issued)["AWS_REGION"] == "eu-west-1"
+    bearer = ("secret", "set", "x", "--kind", "bearer", "--host", "*.s3.eu-west-1.amazonaws.com")
+    assert "hosts of strangers" in cli(*bearer, input="canary\n").err
+    sigv4 = ("secret", "set", "y", "--kind", "sigv4", "--service", "s3", "--host", "*.co.uk", "--fields-from", "-")
+    assert "hosts of strangers" in cli(*sigv4, input=json.dumps(KEY)).err
+
+
 def test_of_several_grants_the_destination_chooses(grant, variables):
     first = grant("s3", "--host", "s3.eu-west-1.amazonaws.com")
     second = grant("sqs", "--host", "sqs.eu-west-1.amazonaws.com")

@@ -129,11 +129,9 @@ def test_explain_ends_with_the_step_that_refuses_and_exit_code_4(cli, stripe):
     ran = explain(cli, stripe, url="https://evil.example/v1/charges")
     assert ran.code == 4
     assert (ran.json["decision"], ran.json["code"]) == ("refused", "destination_not_bound")
-    assert ran.json["steps"][-1] | {"detail": ""} == {
-        "name": "binding",
-        "verdict": "destination_not_bound",
-        "detail": "",
-    }
+    last = ran.json["steps"][-1]
+    assert (last["name"], last["verdict"]) == ("binding", "destination_not_bound")
+    assert "vaultctl secret show" in last["remedy"]
     text = cli("grant", "explain", stripe, "--url", "https://evil.example/")
     assert text.code == 4
     assert "refused: destination_not_bound" in text.out

@@ -250,6 +250,15 @@ def test_bind_changes_what_is_given_and_keeps_the_rest(cli, canary, stripe, open
     assert opened(cli, "stripe") == {"token": canary}
 
 
+def test_whether_responses_are_searched_and_may_set_cookies_is_part_of_the_binding(cli, canary):
+    cli("secret", "set", "x", "--kind", "bearer", "--host", "a.test", "--no-redact", "--allow-cookies", input=canary)
+    assert cli("secret", "show", "x", "--json").json["flags"] == ["cookies", "no-redact"]
+    cli("secret", "bind", "x", "--redact", input=canary)
+    assert cli("secret", "show", "x", "--json").json["flags"] == ["cookies"]
+    cli("secret", "bind", "x", "--forbid-cookies", "--no-redact", input=canary)
+    assert cli("secret", "show", "x", "--json").json["flags"] == ["no-redact"]
+
+
 def test_bind_needs_the_value_and_a_change(cli, stripe, canary):
     assert cli("secret", "bind", "stripe", "--host", "evil.example.com", input="").code == 2
     assert cli("secret", "bind", "stripe", input=canary).code == 2

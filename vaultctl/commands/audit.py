@@ -13,7 +13,7 @@ from addon.audit import chain, reader
 from addon.audit import export as exporter
 from addon.audit.entry import Row
 from addon.errors import NotFound, Usage
-from vaultctl import times
+from vaultctl import explanations, records, times
 from vaultctl.command import noun
 from vaultctl.console import Session, facts, pass_session, printable, table
 
@@ -77,8 +77,45 @@ def show(session: Session, *, request_id: str) -> None:
     """Everything recorded about one request. The id is in X-Alter-Request-Id of a refusal."""
     rows = list(reader.read(_folder(session), request_id=request_id))
     if not rows:
-        raise NotFound(f"no record of a request {request_id}", hint="`vaultctl audit list` shows the latest")
+        raise _no_record(request_id)
     session.emit(rows, _blocks(rows))
+
+
+@audit.command(
+    "explain",
+    examples=[
+        "vaultctl audit explain 0198c0de-7a51-7cc0-8000-3d1f2a4b5c6d",
+        "vaultctl audit explain 0198c0de-7a51-7cc0-8000-3d1f2a4b5c6d --json",
+    ],
+)
+@click.argument("request_id")
+@pass_session
+def explain(session: Session, *, request_id: str) -> None:
+    """
+    Walk through the decision about a request that was made, with the vault as it is now.
+
+    Nothing is opened, recorded or used up. Exit code 0: it was let through; 4: not.
+    """
+    rows = list(reader.read(_folder(session), request_id=request_id))
+    if not rows:
+        raise _no_record(request_id)
+    told = records.explain(session.vault(), rows)
+    lines = table(("STEP", "VERDICT", "DETAIL", "COMPARED"), explanations.rows(told.result.steps))
+    session.emit(
+        {
+            "request_id": request_id,
+            "recorded": {name: told.row[name] for name in ("at", "decision", "code", "policy")},
+            **explanations.document(told.result),
+        },
+        [*lines, "", *explanations.verdict(told.result)],
+    )
+    if not told.same:
+        session.note(
+            f"recorded was {told.row['code'] or told.row['decision']}: the vault has changed since, or it depended on"
+            " what records do not keep (headers, query, counts)"
+        )
+    if told.denied:
+        click.get_current_context().exit(explanations.DENIED)
 
 
 @audit.command("verify", examples=["vaultctl audit verify", "vaultctl audit verify --json"])
@@ -140,6 +177,10 @@ def _write(path: Path, pieces: Iterable[str]) -> None:
     except BaseException:
         path.unlink()
         raise
+
+
+def _no_record(request_id: str) -> NotFound:
+    return NotFound(f"no record of a request {request_id}", hint="`vaultctl audit list` shows the latest")
 
 
 def _folder(session: Session) -> Path:

@@ -7,19 +7,12 @@ import click
 
 from addon import principals
 from addon.errors import Usage
-from addon.explanation import Explanation, attempt
-from addon.explanation import explain as explain_request
-from addon.model import Caller
-from addon.pipeline import Step
-from addon.policies.cidr import contains
+from addon.explanation import attempt
 from addon.principals import named_idp
-from addon.vault.callers import Member
 from addon.vault.grants import Grant
-from vaultctl import callers, rules, times, tokens
+from vaultctl import callers, explanations, rules, times, tokens
 from vaultctl.command import noun
 from vaultctl.console import Session, facts, pass_session, table
-
-DENIED = 4
 
 _FORMS = ", ".join(kind.form for kind in principals.KINDS.values())
 
@@ -160,6 +153,9 @@ def revoke(
 @tokens.means
 @click.option("--ip", default="127.0.0.1", show_default=True, metavar="IP", help="From which address.")
 @click.option("--at", metavar="TIME", help="When. Otherwise now.")
+@click.option(
+    "--header", "headers", multiple=True, metavar="H", help="One more header, as 'NAME: VALUE'. May be repeated."
+)
 @pass_session
 def explain(
     session: Session,
@@ -173,6 +169,7 @@ def explain(
     shared_secret_file: str | None,
     ip: str,
     at: str | None,
+    headers: tuple[str, ...],
 ) -> None:
     """
     Walk through the decision about a request nobody made.
@@ -180,45 +177,21 @@ def explain(
     Every step with its verdict; nothing is opened, recorded or used up. Exit code 0: it would be authorized; 4: refused.
     """
     now = session.now if at is None else times.parse_time(at)
-    request = attempt(grant_id, url=url, method=method, client_ip=ip)
+    request = attempt(grant_id, url=url, method=method, client_ip=ip, headers=explanations.parse_headers(headers))
     vault = session.vault()
     named = callers.parse(caller_text) if caller_text else callers.named_by(vault, grant_id)
-    member = vault.callers.get(*named) if named else None
-    token = tokens.read_token(user_token_file) if user_token_file else None
-    if member and (problem := _barred(member, ip)):
-        result = Explanation("refused", "caller_invalid", (Step("caller", "caller_invalid", problem),))
+    token = tokens.read_token(user_token_file) if user_token_file and named else None
+    try:
+        means = tokens.Means(upstream_ca, shared_secret_file)
+        user = tokens.verify(vault, token, means=means, now=now) if token else None
+    except tokens.Unproved as unproved:
+        result = explanations.refused("user", "user_token_invalid", unproved.message)
     else:
-        try:
-            means = tokens.Means(upstream_ca, shared_secret_file)
-            user = tokens.verify(vault, token, means=means, now=now) if token and member else None
-        except tokens.Unproved as unproved:
-            result = Explanation("refused", "user_token_invalid", (Step("user", "user_token_invalid", unproved.message),))  # fmt: skip
-        else:
-            caller = Caller(type=member.type, name=member.name, key_id="", user=user) if member else None
-            result = explain_request(request, vault=vault, caller=caller, now=now)
-    session.emit(
-        {
-            "decision": result.decision,
-            "code": result.code,
-            "steps": [{"name": s.name, "verdict": s.verdict, "detail": s.detail} for s in result.steps],
-        },
-        [
-            *table(("STEP", "VERDICT", "DETAIL"), [(s.name, s.verdict, s.detail) for s in result.steps]),
-            "",
-            result.decision + (f": {result.code}" if result.code else ""),
-        ],
-    )
+        result = explanations.explain(vault, request, named=named, user=user, now=now)
+    lines = table(("STEP", "VERDICT", "DETAIL", "COMPARED"), explanations.rows(result.steps))
+    session.emit(explanations.document(result), [*lines, "", *explanations.verdict(result)])
     if result.decision != "authorized":
-        click.get_current_context().exit(DENIED)
-
-
-def _barred(member: Member, address: str) -> str:
-    """Why no key of this caller would be accepted from there, or nothing."""
-    if member.state != "active":
-        return f"{member.type}:{member.name} is disabled"
-    if member.cidrs and not contains(member.cidrs, address):
-        return f"{member.type}:{member.name} may not call from {address}"
-    return ""
+        click.get_current_context().exit(explanations.DENIED)
 
 
 def _document(each: Grant, *, now: float) -> dict[str, object]:

@@ -7,7 +7,7 @@ import click
 from addon.errors import Usage
 from addon.policies import Policies
 from addon.vault.layers import LAYERS
-from vaultctl import rules
+from vaultctl import cases, explanations, rules, tokens
 from vaultctl.command import noun
 from vaultctl.console import Session, pass_session, table
 
@@ -66,6 +66,43 @@ def clear(session: Session, subject: str, *, yes: bool) -> None:
     vault.layers.put(layer, name, (), now=session.now)
     session.emit(_document(layer, name, ()))
     session.note("cleared, effective from the next request on")
+
+
+@policy.command(
+    "test", examples=["vaultctl policy test policies.toml", "vaultctl policy test - --json < policies.toml"]
+)
+@click.argument("file")
+@pass_session
+def test(session: Session, file: str) -> None:
+    """
+    Decide the cases in FILE (TOML, `-` is stdin) and compare: a test of the policies, for your own CI.
+
+    Nothing is sent, opened, recorded or used up. Exit code 0: all came out as expected; 4: not.
+    """
+    text = tokens.read_file(file, what="the file of cases", limit=1 << 20).decode("utf-8", "replace")
+    vault = session.vault()
+    ran = [(case, *cases.run(case, vault, now=session.now)) for case in cases.read(text)]
+    failed = [case for case, _, wrong in ran if wrong]
+    session.emit(
+        {
+            "passed": len(ran) - len(failed),
+            "failed": len(failed),
+            "cases": [
+                {"name": case.name, "passed": not wrong, "problems": wrong, **explanations.document(result)}
+                for case, result, wrong in ran
+            ],
+        },
+        table(
+            ("CASE", "RESULT", "DECISION"),
+            [
+                (case.name, "; ".join(wrong) or "ok", f"{result.decision} {result.code}".strip())
+                for case, result, wrong in ran
+            ],
+        ),
+    )
+    if failed:
+        session.note(f"{len(failed)} of {len(ran)} cases did not come out as expected")
+        click.get_current_context().exit(explanations.DENIED)
 
 
 def _parse(subject: str) -> tuple[str, str]:

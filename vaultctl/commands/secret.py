@@ -10,7 +10,6 @@ from addon import credentials
 from addon.binding import Binding
 from addon.credentials import Field, providers
 from addon.errors import Usage
-from addon.hosts import parse_pattern
 from addon.principals import named_caller
 from addon.vault import Vault
 from addon.vault.grants import Grant
@@ -60,6 +59,8 @@ def _value_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--allow-credential-minting", "minting", is_flag=True, help="sigv4: let answers hand AWS credentials to the caller."
 )
+@click.option("--no-redact", is_flag=True, help="Do not look for the value in responses.")
+@click.option("--allow-cookies", "cookies", is_flag=True, help="Let responses set cookies.")
 @_value_options
 @click.option("--note", default="", metavar="TEXT", help="A note for people.")
 @pass_session
@@ -81,7 +82,8 @@ def set_(
     """
     vault = session.vault(writable=True)
     vault.secrets.check_new(name)
-    typed["private"], typed["minting"] = typed["private"] or None, typed["minting"] or None
+    for switch in ("private", "minting", "no_redact", "cookies"):
+        typed[switch] = typed[switch] or None
     kind, binding = _start(name, slug=slug, kind=kind, typed=typed)
     binding = credentials.kind(kind).check_binding(bindings.change(binding, typed, kind=kind))
     read = _values(session, kind, binding, given=given, fields_from=fields_from, slug=slug or "")
@@ -132,11 +134,16 @@ def rollback(session: Session, *, name: str, to: int | None) -> None:
 @bindings.options
 @click.option("--private/--no-private", default=None, help="Whether the host may have a private address.")
 @click.option(
+    "--no-assume-role", "no_role", is_flag=True, help="sigv4: sign with the stored key itself, no longer with a role."
+)
+@click.option(
     "--allow-credential-minting/--forbid-credential-minting",
     "minting",
     default=None,
     help="sigv4: whether answers may hand AWS credentials to the caller.",
 )
+@click.option("--no-redact/--redact", default=None, help="Whether not to look for the value in responses.")
+@click.option("--allow-cookies/--forbid-cookies", "cookies", default=None, help="Whether responses may set cookies.")
 @_value_options
 @pass_session
 def bind(
@@ -281,7 +288,7 @@ def _start(name: str, *, slug: str | None, kind: str | None, typed: Typed) -> tu
                 "a provider says where its key goes", hint="use --kind instead of --provider to say it yourself"
             )
         provider = providers.get(slug)
-        return provider.kind, provider.binding(hosts=map(parse_pattern, typed["hosts"]))
+        return provider.kind, provider.binding(hosts=bindings.hosts(typed, kind=provider.kind))
     if kind:
         return kind, Binding(hosts=())
     hint = "add --provider SLUG for a known API, or --kind and --host for another"
