@@ -137,10 +137,8 @@ def _match(pattern: re.Pattern[bytes], data: bytes) -> re.Match[bytes]:
 def _from_our_page(request: Request) -> bool:
     """A form, of which no browser says that it comes from elsewhere (Fetch Metadata)."""
     kinds = [value.partition(b";")[0].strip().lower() for value in request.values(b"content-type")]
-    return kinds == [b"application/x-www-form-urlencoded"] and request.values(b"sec-fetch-site") in (
-        [],
-        [b"same-origin"],
-    )
+    sites = request.values(b"sec-fetch-site")
+    return kinds == [b"application/x-www-form-urlencoded"] and (not sites or sites == [b"same-origin"])
 
 
 def _nothing() -> NotFound:

@@ -5,7 +5,7 @@ The audit log: one stream of hash-chained JSON lines per worker, in `$ALTER_HOME
     segments    the files of the streams, and their lines, forward and backward
     chain       checking: the end of a stream, all streams, noted heads
     stream      one worker's stream: claim, recover, append, go on in the next segment
-    writer      many requests, one thread, one fsync
+    writer      many requests, one write, one fsync
     reader      records, filtered, by time; and as they come
     export      jsonl, csv, ocsf, cef
 

@@ -216,7 +216,9 @@ def refusal(answer, code, *, status, stage=None, title=None):
     if stage:
         record = stage.audit(body["request_id"])
         # What was sent already and then failed is still what it was decided to be.
-        decisions = {"fault"} if status == 503 else {"refused"} if status != 502 else {"refused", "authorized", "untagged"}
+        decisions = (
+            {"fault"} if status == 503 else {"refused"} if status != 502 else {"refused", "authorized", "untagged"}
+        )
         assert record["decision"] in decisions
         assert (record["code"], record["status"]) == (code, status)
     return body

@@ -15,12 +15,12 @@ import urllib.request
 import httpx
 import pytest
 import requests
-from vaultctl import sigv4_check
 
 from tests.e2e import stage as stages
 from tests.e2e.product import environment
 from tests.e2e.stage import HOSTS, KINDS, VALUES, refusal
 from tests.e2e.wire import basic
+from vaultctl import sigv4_check
 
 BODY = bytes(range(256)) * 80_000
 DIGEST = hashlib.sha256(BODY).hexdigest()

@@ -23,6 +23,9 @@ KERNEL = (
 )  # fmt: skip
 """Where requests are decided, recorded and injected. A fault there is a 503, whenever it happens."""
 
+HINTS = (".bound",)
+"""Asked only to know in which order to shake hands."""
+
 DISK = ("audit.writer.Writer._", "audit.writer._Disk.", "audit.stream.Stream.keep", "audit.stream.Stream.take_back")
 """What runs when a write is over; nobody waits for these but who waits for the write."""
 
@@ -65,12 +68,12 @@ def functions(stage, kind):
 @pytest.mark.parametrize("kind", ["bearer", "sigv4"])
 def test_every_step_of_the_kernel_that_fails_is_a_503_and_nothing_is_sent(sabotaged, upstream, kind):
     """Each of them fails for as long as it takes, the record of the fault included."""
-    names = [name for name in functions(sabotaged, kind) if name.startswith(KERNEL)]
+    names = [name for name in functions(sabotaged, kind) if name.startswith(KERNEL) and not name.endswith(HINTS)]
     upstream.reset()
     broken = []
     for name in names:
         sabotaged.proxy.order("break always", name)
-        answer = ask(sabotaged, kind, mark=name)
+        answer = ask(sabotaged, kind)
         if sabotaged.proxy.names():
             broken.append(name)
             assert answer is not None, name
@@ -101,16 +104,16 @@ def test_any_function_that_fails_once_leaks_nothing_and_stops_nothing(sabotaged,
     names = [name for name in functions(sabotaged, kind) if not name.startswith(DISK)]
     assert len(names) > 100
     upstream.reset()
-    for name in names:
+    for number, name in enumerate(names):
         sabotaged.proxy.order("break", name)
-        answer = ask(sabotaged, kind, mark=name, timeout=0.3)
-        sent = [seen for seen in upstream.seen() if seen.path == f"/echo/{name}"]
+        answer = ask(sabotaged, kind, mark=number, timeout=0.3)
+        sent = [seen for seen in upstream.seen() if seen.path == f"/echo/{number}"]
         assert answer is None or answer.status in {-1, 0, 400, 502, 503} or (answer.status == 200 and sent), (
             name,
             answer,
         )
-        if answer and answer.status == 200:
-            assert answer.json["target"] == f"/echo/{name}"
+        if answer and answer.status == 200 and answer.whole:
+            assert answer.json["target"] == f"/echo/{number}", name
     sabotaged.proxy.order("run")
     recorded = {row["path"] for row in sabotaged.records() if row["phase"] == "intent"}
     for seen in upstream.seen():
@@ -246,9 +249,6 @@ class TestVault:
             )
         assert upstream.untouched()
 
-    @pytest.mark.xfail(
-        strict=True, reason="the proxy goes on with the file it opened, and revocations in the new one are lost"
-    )
     def test_another_file_in_its_place(self, stage, upstream):
         path = stage.vaultctl.home / "vault.db"
         copy = path.with_name("copy.db")
