@@ -19,8 +19,6 @@ def read(flow: http.HTTPFlow, *, request_id: str, tunnel_key: Proof | None) -> R
     return Request(
         id=request_id,
         scheme="https" if connect else flow.request.scheme,
-        # Inside TLS mitmproxy forgets what scheme an absolute form named, so it is taken for none we can allow.
-        absolute_scheme="" if authority and client.tls_established and not _is_http2(flow) else None,
         host=hosts.fold(flow.request.host),
         port=flow.request.port,
         # As it will be written: mitmproxy's own property is in upper case.
@@ -32,10 +30,6 @@ def read(flow: http.HTTPFlow, *, request_id: str, tunnel_key: Proof | None) -> R
         client_ip=str(client.peername[0]) if client.peername else "",
         tunnel_key=tunnel_key,
     )
-
-
-def _is_http2(flow: http.HTTPFlow) -> bool:
-    return flow.request.is_http2 or flow.request.is_http3
 
 
 def well_formed(flow: http.HTTPFlow) -> bool:
