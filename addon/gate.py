@@ -32,7 +32,7 @@ from addon.selfservice import SelfService
 from addon.sessions import Sessions
 from addon.settings import Settings
 from addon.vault import Vault
-from addon.vault.approvals import Subject
+from addon.vault.approvals import Approval, Subject
 from addon.vault.ledger import Ledger
 
 _BODIES_IN_MEMORY, _BODIES_ON_DISK = 2, 16
@@ -92,6 +92,7 @@ class Gate:
         resolver: Resolver,
         limits: Ledger,
         sessions: Sessions,
+        announce: Callable[[Approval], None] = lambda _: None,
         clock: Clock = time.time,
     ) -> None:
         self._settings = settings
@@ -102,6 +103,7 @@ class Gate:
         self.resolver = resolver
         self._limits = limits
         self._sessions = sessions
+        self._announce = announce
         self._clock = clock
         self._held = 0
         self._held_by: dict[str, int] = {}
@@ -232,12 +234,12 @@ class Gate:
         try:
             approval = await supervision.settle(
                 question, subject, grant_id=grant.id, approvals=self._vault.approvals, clock=self._clock,
-                gone=lambda: permit.over or gone(),
+                gone=lambda: permit.over or gone(), announce=self._announce,
             )  # fmt: skip
         except supervision.Pending as pending:
             return self.abandon(permit, "approval_pending", policy=question.policy, approval_id=pending.approval.id)
         except Refusal as refusal:
-            return self.abandon(permit, refusal.code, policy=question.policy)
+            return self.abandon(permit, refusal.code, policy=question.policy, retry_after=refusal.retry_after)
         except Exception as error:  # noqa: BLE001  whatever it is, the request does not leave
             complain("an approval could not be had", error)
             return self.abandon(permit, error.code if isinstance(error, Fault) else "fault")
@@ -271,7 +273,14 @@ class Gate:
         return outgoing
 
     def abandon(
-        self, permit: Permit, code: str, *, sent: bool = False, policy: str | None = None, approval_id: str = ""
+        self,
+        permit: Permit,
+        code: str,
+        *,
+        sent: bool = False,
+        policy: str | None = None,
+        approval_id: str = "",
+        retry_after: int | None = None,
     ) -> Denial:
         """Refuse after all. The outcome will carry the code; of what was `sent` already nobody is told that it was not."""
         status = refusals.CODES[code].status
@@ -282,7 +291,9 @@ class Gate:
                 policy=policy or permit.record.policy,
                 approval_id=approval_id or permit.record.approval_id,
             )
-        return Denial(refusals.answer(code, permit.record.id, policy=policy, approval_id=approval_id))
+        return Denial(
+            refusals.answer(code, permit.record.id, policy=policy, approval_id=approval_id, retry_after=retry_after)
+        )
 
     def leave(self, permit: Permit, *, status: int | None, code: str = "") -> None:
         """The exchange is over; told once. `code` says what broke it off."""

@@ -70,6 +70,7 @@ def parse(argv: list[str]) -> Settings:
     add("--upstream-ca", default="", metavar="FILE", help="CA certificates to trust upstream, besides the public ones")
     add("--max-signed-body", default="64MiB", metavar="SIZE", help="largest body that is held to be hashed for a signature (default: 64MiB)")  # fmt: skip
     add("--audit-durability", choices=["power", "process"], default="power", help="records survive a power loss, or only the death of the process (default: power)")  # fmt: skip
+    add("--approval-webhook", default="", metavar="URL", help="tell this address of requests that wait for approval; signed with the key in webhook.key")  # fmt: skip
     chosen = parser.parse_args(argv)
     host, port = parse_listen(chosen.listen)
     settings = Settings(
@@ -84,6 +85,7 @@ def parse(argv: list[str]) -> Settings:
         upstream_ca=str(Path(chosen.upstream_ca).absolute()) if chosen.upstream_ca else "",
         max_signed_body=parse_size(chosen.max_signed_body),
         audit_durability=chosen.audit_durability,
+        approval_webhook=chosen.approval_webhook,
     )
     settings.check()
     if not 1 <= settings.workers <= 64:
@@ -121,6 +123,7 @@ class Supervisor:
             sys.stdout.write(f"alter-egress ready on {address} ({settings.workers} {plural})\n")
             sys.stdout.flush()
             self._keep_alive(lambda slot: self._start(slot, settings, listener))
+        listener.close()  # who comes now is told at once, instead of waiting in a queue nobody serves
         self._end()
         return code
 

@@ -4,7 +4,7 @@ import contextlib
 import functools
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import certifi
 from mitmproxy import master, options
 from mitmproxy.addons import core, next_layer, proxyserver, tlsconfig
 
-from addon import files, hardening, network
+from addon import files, hardening, network, webhook
 from addon.audit.writer import Writer
 from addon.callers.key_sets import KeySets
 from addon.callers.web import Web
@@ -29,10 +29,12 @@ from addon.sessions import Sessions
 from addon.settings import Settings
 from addon.shell import Egress
 from addon.vault import Vault
+from addon.vault.approvals import Approval
 from addon.vault.idps import Idps
 from addon.vault.keyring import Keyring
 from addon.vault.ledger import FILE as LEDGER
 from addon.vault.ledger import Ledger
+from addon.webhook import Webhook
 
 CA_FILE = "mitmproxy-ca.pem"
 
@@ -67,9 +69,24 @@ def open_gate(settings: Settings, *, own: tuple[str, int]) -> tuple[Gate, Writer
     errands = Errands(resolver=resolver, ca_file=settings.upstream_ca or certifi.where())
     sessions = Sessions(vault=vault, post=errands.post, clock=time.time)
     gate = Gate(
-        settings, vault=vault, key_sets=key_sets, audit=audit, resolver=resolver, limits=limits, sessions=sessions
+        settings,
+        vault=vault,
+        key_sets=key_sets,
+        audit=audit,
+        resolver=resolver,
+        limits=limits,
+        sessions=sessions,
+        announce=open_webhook(settings),
     )
     return gate, audit
+
+
+def open_webhook(settings: Settings) -> Callable[[Approval], None]:
+    """Who is told of requests that wait for approval. Raises OperatorError."""
+    if not settings.approval_webhook:
+        return lambda _: None
+    key = webhook.read_key(Path(settings.home))
+    return Webhook(settings.approval_webhook, key=key, ca_file=settings.upstream_ca or certifi.where()).announce
 
 
 def open_key_sets(settings: Settings, *, vault: Vault) -> KeySets:

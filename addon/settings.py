@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from addon import network
+from addon import network, webhook
 from addon.errors import Usage
 
 MEBIBYTE = 1 << 20
@@ -28,6 +28,7 @@ class Settings:
     upstream_ca: str = ""
     max_signed_body: int = 64 * MEBIBYTE
     audit_durability: str = "power"
+    approval_webhook: str = ""
 
     def check(self) -> None:
         """Raises Usage for anything unsafe or impossible, with the mend."""
@@ -45,6 +46,8 @@ class Settings:
             raise Usage(f"not an engine: {self.engine!r}", hint="use auto or stock")
         if self.audit_durability not in {"power", "process"}:
             raise Usage(f"not a durability: {self.audit_durability!r}", hint="use power or process")
+        if self.approval_webhook:
+            webhook.check_url(self.approval_webhook)
         if self.upstream_ca and not Path(self.upstream_ca).is_file():
             raise Usage(f"no CA bundle at {self.upstream_ca}", hint="give a PEM file with --upstream-ca")
 

@@ -60,9 +60,11 @@ async def settle(
     approvals: Approvals,
     clock: Clock,
     gone: Callable[[], bool],
+    announce: Callable[[Approval], None],
 ) -> Approval:
     """
-    The approval that lets a request through: one for alike requests, or its own, which is then used up.
+    The approval that lets a request through: one for alike requests, or its own, which is then used up. A new question is
+    handed to `announce`.
 
     Raises Refusal for a no, for none in time, and when the sender is `gone`; Pending; Fault.
     """
@@ -71,6 +73,8 @@ async def settle(
     while (lasting := approvals.lasting(subject, now=clock())) is None:
         if approval is None:
             approval = _begin(question, subject, grant_id=grant_id, approvals=approvals, now=started)
+            if not question.approval_id:
+                announce(approval)
         else:
             approval = approvals.get(approval.id)
         match approval.state(clock()):

@@ -122,3 +122,32 @@ async def test_what_cannot_be_given_back_stays_used_and_harms_nobody(gate, enter
 async def test_without_a_ledger_a_limit_is_a_fault(gate, enter, monkeypatch):
     monkeypatch.setattr(gate, "_limits", None)
     assert (await enter()).answer.status == 503
+
+
+async def test_too_many_that_wait_for_a_person_are_told_when_to_try_again(gate, story, monkeypatch):
+    rules = (("approval", {"seconds": 600}),)
+    story.grants["asked"] = story.vault.grants.issue(
+        "stripe", principal="system:billing", rules=rules, now=story.now
+    ).id
+    monkeypatch.setattr("addon.vault.approvals.MOST_PENDING", 1)
+    answers = []
+    for _ in range(2):
+        permit = await gate.enter(story.request(grant="asked", headers=[(b"Prefer", b"respond-async")]))
+        assert permit.needs_body
+        answers.append((await gate.approve(permit, body_sha256="ab" * 32)).answer)
+        gate.leave(permit, status=answers[-1].status)
+    assert [each.status for each in answers] == [202, 429]
+    assert dict(answers[1].headers)[b"Retry-After"] == b"10"
+
+
+async def test_a_vault_that_cannot_take_the_question_refuses(gate, story, monkeypatch):
+    def broken(*_, **__):
+        raise RuntimeError
+
+    rules = (("approval", {"seconds": 600}),)
+    story.grants["asked"] = story.vault.grants.issue(
+        "stripe", principal="system:billing", rules=rules, now=story.now
+    ).id
+    monkeypatch.setattr(story.vault.approvals, "ask", broken)
+    permit = await gate.enter(story.request(grant="asked"))
+    assert (await gate.approve(permit, body_sha256="")).answer.status == 503

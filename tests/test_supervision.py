@@ -41,10 +41,18 @@ def subject(story):
 
 @pytest.fixture
 def wait(story, clock, subject):
+    story.announced = []
+
     def wait(*, subject=subject, gone=lambda: False, **said):
         question = Question(**({"policy": "grant.approval", "seconds": 600, "approval_id": "", "later": False} | said))
         return settle(
-            question, subject, grant_id=story.grants["stripe"], approvals=story.vault.approvals, clock=clock, gone=gone
+            question,
+            subject,
+            grant_id=story.grants["stripe"],
+            approvals=story.vault.approvals,
+            clock=clock,
+            gone=gone,
+            announce=story.announced.append,
         )
 
     return wait
@@ -124,6 +132,7 @@ async def test_whoever_comes_back_later_is_told_the_id_at_once(story, clock, wai
     assert asked.expires_at == story.now + 600
     with pytest.raises(Pending):
         await wait(later=True, approval_id=asked.id)
+    assert story.announced == [asked]
     answer(story, clock, "approved")
     assert (await wait(later=True, approval_id=asked.id)).id == asked.id
     with pytest.raises(Refusal, match="approval_expired"):

@@ -110,7 +110,7 @@ class Approvals:
                     (subject.caller, now),
                 ).fetchone()
                 if row[0] >= MOST_PENDING:
-                    raise Refusal("rate_limited", policy="caller.approval", retry_after=10)
+                    raise Refusal("rate_limited", retry_after=10)
                 connection.execute(
                     "DELETE FROM approvals WHERE decision = '' AND expires_at <= ?", (now - _KEPT_SECONDS,)
                 )

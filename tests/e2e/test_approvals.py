@@ -1,7 +1,13 @@
 """Approvals through a real proxy: held, or asked again later, and never more than was looked at."""
 
 import concurrent.futures
+import hashlib
+import hmac
+import json
+import queue
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
@@ -94,3 +100,42 @@ def test_a_grant_that_is_revoked_while_a_request_waits_is_revoked(stage, client,
     stage.vaultctl.run("approval", "approve", shown["approval_id"])
     refusal(answer.result(), "grant_revoked", status=403, stage=stage)
     assert upstream.untouched()
+
+
+@pytest.fixture
+def bot():
+    """Somebody else's program on this machine; `told` is what it was sent."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            server.told.put((self.headers["X-Alter-Signature"], body))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.told = queue.Queue()
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def test_a_bot_is_told_what_waits_and_can_tell_that_it_is_true(launch, engine, bot, upstream):
+    stage = launch(f"--approval-webhook=http://127.0.0.1:{bot.server_port}/", engine=engine)
+    headers = {
+        "X-Alter-Grant": stage.vaultctl.grant("bearer", "system:billing", "--approval"),
+        "Prefer": "respond-async",
+    }
+    with stage.client() as client:
+        answer = client.post(URL, headers=headers, content=b"amount=5")
+    signature, body = bot.told.get(timeout=10)
+    assert json.loads(body)["approval_id"] == answer.json()["approval_id"]
+    key = (stage.vaultctl.home / "webhook.key").read_bytes().strip()
+    at, value = (part.partition("=")[2] for part in signature.split(","))
+    assert hmac.compare_digest(hmac.new(key, at.encode() + b"." + body, hashlib.sha256).hexdigest(), value)
+    assert b"amount" not in body

@@ -7,6 +7,7 @@ import signal
 import socket
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -89,9 +90,8 @@ def test_a_signal_lets_what_is_under_way_finish(launch, engine, upstream, signum
         upstream.wait()
         stage.proxy.process.send_signal(signum)
         time.sleep(0.2)
-        with pytest.raises(OSError):
-            socket.create_connection(("127.0.0.1", stage.proxy.port), timeout=1).recv(1)
-            raise OSError
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", stage.proxy.port), timeout=1)
         answers.append(wire.answer())
         assert (answers[0].status, answers[0].body) == (200, b"at last\n")
     assert stage.proxy.process.wait(10) == 0
@@ -150,10 +150,9 @@ def test_a_worker_cannot_be_read_by_another_process_of_its_user(launch):
     """No core dump, not dumpable, and nothing of the vault in its arguments or environment."""
     stage = launch(workers=1)
     (worker,) = stage.proxy.workers()
-    with open(f"/proc/{worker}/limits") as file:  # noqa: PTH123
-        assert re.search(r"Max core file size\s+0\s+0", file.read())
-    owner = os.stat(f"/proc/{worker}/environ").st_uid  # noqa: PTH116
-    assert owner == 0, "the kernel gives what is not dumpable to root"
+    folder = Path(f"/proc/{worker}")
+    assert re.search(r"Max core file size\s+0\s+0", (folder / "limits").read_text())
+    assert (folder / "environ").stat().st_uid == 0, "the kernel gives what is not dumpable to root"
 
 
 def test_ipv6(seed, tmp_path, upstream, authority_file):

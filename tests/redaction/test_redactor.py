@@ -1,7 +1,9 @@
 """A stream of bytes: whatever the pieces, no spelling of a secret gets through, and nothing else is touched."""
 
 import itertools
+import random
 import string
+from unittest import mock
 
 import pytest
 from hypothesis import example, given
@@ -63,6 +65,23 @@ def expected(texts, data):
 def test_every_byte_of_every_spelling_becomes_a_star_and_no_other_whatever_the_pieces(case):
     texts, data, places = case
     assert redact(texts, *cut(data, places)) == expected(texts, data)
+
+
+@given(streams())
+def test_and_the_same_where_bodies_are_so_large_that_samples_are_taken(case):
+    texts, data, places = case
+    with mock.patch("addon.redaction.needles._LARGE", 0):
+        assert redact(texts, *cut(data, places)) == expected(texts, data)
+
+
+@pytest.mark.parametrize("text", [TOKEN, TOKEN * 3, AWKWARD], ids=["token", "long", "awkward"])
+@pytest.mark.parametrize("noise", [random.Random(1).randbytes(20_000), b"\n" * 20_000, b"{ } " * 5000])
+def test_a_secret_anywhere_in_a_large_body_does_not_survive(text, noise):
+    redactor = Redactor(Needles([text]))
+    for needle in variants([text]):
+        for at in [*range(9_990, 10_000 + len(needle), 7), 0, len(noise)]:
+            whole = redactor.feed(noise[:at] + needle + noise[at:] + b"\n")
+            assert whole == noise[:at] + b"*" * len(needle) + noise[at:] + b"\n"
 
 
 @pytest.mark.parametrize(

@@ -125,3 +125,10 @@ def test_a_request_that_holds_the_secret_is_known(request_head):
 def test_other_requests_are_not_known():
     assert not Screen([TOKEN]).knows(head((b"Cookie", SECRET[:-1]), (b"X", SECRET[-1:])))
     assert not Screen([]).knows(head((b"Cookie", b"a=1")))
+
+
+@pytest.mark.parametrize("end", [1, 20, -1])
+def test_a_compressed_body_that_is_cut_short_is_refused_at_its_end(end):
+    shown = Screen([TOKEN]).open(b"OK", ((b"Content-Encoding", b"gzip"),), bodiless=False)
+    with pytest.raises(Refusal, match="response_undecodable"):
+        shown.body.finish(gzip.compress(SECRET)[:end])

@@ -68,7 +68,7 @@ def test_a_value_is_found_in_each_spelling(spell, text):
     assert redacted(text, f"a {shown} z") == b"a " + b"*" * len(shown.encode()) + b" z"
 
 
-@pytest.mark.parametrize("text", [TOKEN, AWKWARD, AWS], ids=["token", "awkward", "aws"])
+@pytest.mark.parametrize("text", [TOKEN, TOKEN[1:], TOKEN[2:], AWKWARD, AWS], ids=["28", "27", "26", "awkward", "aws"])
 @pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode], ids=["base64", "base64url"])
 @pytest.mark.parametrize("before", range(6))
 @pytest.mark.parametrize("after", range(6))

@@ -113,8 +113,9 @@ def test_one_yes_alone_lasts_no_longer_than_its_request(story, approvals, ask, s
 
 def test_only_so_many_of_a_caller_wait(story, ask):
     waiting = [ask() for _ in range(MOST_PENDING)]
-    with pytest.raises(Refusal, match="rate_limited"):
+    with pytest.raises(Refusal, match="rate_limited") as too_many:
         ask()
+    assert too_many.value.retry_after == 10
     assert ask(caller="app:other")
     decide(story, waiting[0], "denied")
     assert ask()
