@@ -241,3 +241,12 @@ def test_node_fetch(stage, upstream, node):
     )  # fmt: skip
     assert done.stdout.startswith("200 "), done.stderr
     check_credential("bearer", upstream.last)
+
+
+def test_a_program_started_by_vaultctl_run_needs_neither_tag_nor_key(stage, upstream):
+    """The session carries the grant; the program is told about the proxy by its environment alone."""
+    done = stage.vaultctl(
+        "run", "--grant", stage.grants["bearer"], "--proxy", stage.proxy.address, "--", "curl", "-sS", "https://api.stripe.test/echo"
+    )  # fmt: skip
+    assert (done.returncode, json.loads(done.stdout)["method"]) == (0, "GET"), done.stderr
+    check_credential("bearer", upstream.last)
