@@ -59,6 +59,7 @@ def test_a_worker_that_is_killed_is_replaced_and_requests_go_on(launch, engine, 
         assert ask(stage).status == 200
     until(lambda: len(stage.proxy.workers()) == 2)
     until(lambda: "ended with code -9; starting another" in stage.proxy.log)
+    until(lambda: set(stage.proxy.workers()) - {first, second})
     third = next(pid for pid in stage.proxy.workers() if pid not in {first, second})
     os.kill(second, signal.SIGKILL)
     until(lambda: second not in stage.proxy.workers())

@@ -104,7 +104,7 @@ class Upstream:
         with self._lock:
             return self._connections[host] if host else self._connections.total()
 
-    def untouched(self, host=None, *, after=0.05):
+    def untouched(self, host=None, *, after=0.02):
         """Whether nothing at all of a request has arrived, `after` seconds from now."""
         time.sleep(after)
         return not self.seen(host) and not self.octets(host)
