@@ -170,8 +170,9 @@ def ask_everything(day, grants):
         "app key list billing", "grant list", f"grant show {grants['bearer']}", "audit list --limit 1000", "audit tail",
         "audit verify", "provider list", "provider show stripe", "ca show",
     ]:  # fmt: skip
-        for extra in ([], ["--json"]):
-            day.run(*command.split(), *extra)
+        day.run(*command.split(), "--json")
+    for command in ["secret show bearer", "app list", "audit list", "audit tail", "doctor"]:
+        day.run(*command.split())
     day.run("audit", "export", "--format", "jsonl")
     day.run("audit", "export", "--format", "csv")
     day.run("grant", "explain", grants["bearer"], "--url", "https://api.stripe.test/x", "--as", "billing")

@@ -103,6 +103,9 @@ def test_any_function_that_fails_once_leaks_nothing_and_stops_nothing(sabotaged,
     """
     names = [name for name in functions(sabotaged, kind) if not name.startswith(DISK)]
     assert len(names) > 100
+    if kind != "bearer":
+        common = functions(sabotaged, "bearer")
+        names = [name for name in names if name not in common]
     upstream.reset()
     for number, name in enumerate(names):
         sabotaged.proxy.order("break", name)
@@ -178,7 +181,7 @@ class TestDisk:
         assert stage.vaultctl.json("audit", "verify")["ok"]
         assert "requests are refused" in stage.proxy.log
 
-    @pytest.mark.parametrize("damage", ["truncated", "deleted", "extended"])
+    @pytest.mark.parametrize(("engine", "damage"), [("auto", "truncated"), ("stock", "deleted"), ("auto", "extended")])
     def test_a_stream_that_somebody_else_changed(self, stage, upstream, damage):
         with stage.client() as client:
             assert client.get(f"https://{HOSTS['bearer']}/echo", headers=stage.tag()).status_code == 200

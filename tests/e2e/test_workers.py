@@ -82,8 +82,10 @@ def test_every_worker_writes_a_stream_of_its_own(launch):
     assert len([row for row in records if row["phase"] == "outcome"]) == 30
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_lets_what_is_under_way_finish(launch, engine, upstream, signum):
+@pytest.mark.parametrize(
+    ("engine", "signum"), [("auto", signal.SIGTERM), ("stock", signal.SIGTERM), ("auto", signal.SIGINT)]
+)
+def test_a_signal_lets_what_is_under_way_finish(launch, upstream, engine, signum):
     stage = launch(engine=engine, workers=1)
     answers = []
     with stage.wire() as wire:
