@@ -81,7 +81,7 @@ def test_every_step_of_the_kernel_that_fails_is_a_503_and_nothing_is_sent(sabota
             assert answer.code in {"fault", "vault_unavailable", "audit_unavailable"}
             refusal(answer, answer.code, status=503)
             assert TEXT.encode() not in answer.body
-            assert upstream.untouched(after=0), name
+            assert upstream.untouched(after=0), (name, upstream.seen(), upstream.octets())
     sabotaged.proxy.order("run")
     assert upstream.untouched()
     assert TEXT not in sabotaged.proxy.log
