@@ -69,9 +69,9 @@ def functions(stage, kind):
 def test_every_step_of_the_kernel_that_fails_is_a_503_and_nothing_is_sent(sabotaged, upstream, kind):
     """Each of them fails for as long as it takes, the record of the fault included."""
     names = [name for name in functions(sabotaged, kind) if name.startswith(KERNEL) and not name.endswith(HINTS)]
-    upstream.reset()
     broken = []
     for name in names:
+        upstream.reset()  # not every one is called every time: then the request before this one went out
         sabotaged.proxy.order("break always", name)
         answer = ask(sabotaged, kind)
         if sabotaged.proxy.names():
@@ -81,9 +81,8 @@ def test_every_step_of_the_kernel_that_fails_is_a_503_and_nothing_is_sent(sabota
             assert answer.code in {"fault", "vault_unavailable", "audit_unavailable"}
             refusal(answer, answer.code, status=503)
             assert TEXT.encode() not in answer.body
-            assert upstream.untouched(after=0), (name, upstream.seen(), upstream.octets())
+            assert upstream.untouched(after=0), name
     sabotaged.proxy.order("run")
-    assert upstream.untouched()
     assert TEXT not in sabotaged.proxy.log
     assert ask(sabotaged, kind).status == 200, "and it goes on"
     if kind == "bearer":
