@@ -165,3 +165,10 @@ def expect(length: int | None) -> Body:
 def encode_chunk(payload: bytes) -> bytes:
     """One chunk; nothing for nothing, since an empty chunk would end the body."""
     return b"%x\r\n%s\r\n" % (len(payload), payload) if payload else b""
+
+
+def encode(payload: bytes, body: Body, *, chunked: bool) -> bytes:
+    """What `body` has just given, as it goes out: as it is, or in a chunk, with the last chunk after its end."""
+    if not chunked:
+        return payload
+    return encode_chunk(payload) + (LAST if body.done else b"")

@@ -77,7 +77,7 @@ class FlatEngine:
         loop.call_later(_TICK, self._watch)
         now = loop.time()
         for tunnel in list(self._tunnels):
-            if tunnel.overdue < now:
+            if tunnel.progress.overdue < now:
                 tunnel.expire()
         self.pool.sweep()
 

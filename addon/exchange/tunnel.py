@@ -8,41 +8,27 @@ released for a Permit. Everything that breaks ends in an answer of our own or in
 import asyncio
 import contextlib
 import secrets
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from addon import responses
 from addon.complaints import complain
 from addon.errors import Refusal
-from addon.exchange import bodies, heads
-from addon.exchange.bodies import Body
+from addon.exchange import heads
+from addon.exchange.download import Download
 from addon.exchange.heads import Malformed, RequestHead, ResponseHead
-from addon.exchange.pool import Pool, Unreachable, Upstream
-from addon.exchange.spool import IN_MEMORY, Spool
+from addon.exchange.pool import Key, Pool, Unreachable, Upstream
+from addon.exchange.progress import Broken, Progress
+from addon.exchange.spool import Spool
 from addon.exchange.streams import Stream
+from addon.exchange.upload import Upload
 from addon.gate import Denial, Gate, Permit
-from addon.model import Head, Headers, Proof, Request, Rewriter
-from addon.redaction import Passage, Screened
+from addon.model import Head, Headers, Proof, Request
 from addon.refusals import Answer
 
-HEAD_SECONDS = 75.0
-"""How long a client may take for a head, idle time between requests included."""
-ANSWER_SECONDS = 600.0
-"""How long an upstream may take for a head, and either side between two pieces of a body."""
 _DISCARD = 1 << 18
 _LINGER = 2.0
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-
-
-class Broken(Exception):
-    """The exchange cannot go on: `code` for the record, `answerable` while the client has seen nothing of a response."""
-
-    def __init__(self, code: str) -> None:
-        super().__init__(code)
-        self.code = code
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +53,10 @@ class Tunnel:
         self._pool = pool
         self._folder = folder
         self._upstream: Upstream | None = None
-        self._upload_task: asyncio.Task[None] | None = None
-        self._held: Spool | None = None
-        self._refused = ""
         self._status: int | None = None
         self._keyless = False
         self._nobody = f"tunnel:{opening.number}"
-        self.overdue = time.monotonic() + HEAD_SECONDS
+        self.progress = Progress()
 
     async def serve(self) -> None:
         """Until the client leaves, or nothing more can be trusted to be a request."""
@@ -108,27 +91,26 @@ class Tunnel:
 
     async def _serve_one(self) -> bool:
         """Whether another request may follow on this connection."""
-        self.overdue = time.monotonic() + HEAD_SECONDS
+        self.progress.await_head()
         raw = await _read_head(self._client)
         if raw is None:
             return False
         head = heads.parse_request(raw)
-        self.overdue = time.monotonic() + ANSWER_SECONDS
-        body = bodies.expect(head.length)
+        self.progress.moved()
+        upload = Upload(self._client, head, self.progress)
         permit = await self._gate.enter(self._read(head))
         if isinstance(permit, Denial):
-            return await self._deny(permit, head, body)
-        self._status, self._refused, code = None, "", "interrupted"
+            return await self._deny(permit, head, upload)
+        self._status, code = None, "interrupted"
         try:
             try:
-                outcome = await (self._forward if permit.local is None else self._answer)(permit, head, body)
+                outcome = await (self._forward if permit.local is None else self._answer)(permit, head, upload)
             finally:
-                await self._end_upload(body)
-                self._drop_held()
+                await upload.end()
             code = ""
             if isinstance(outcome, Denial):
                 self._status = outcome.answer.status
-                outcome = await self._deny(outcome, head, body)
+                outcome = await self._deny(outcome, head, upload)
         except Broken as broken:
             code, outcome = broken.code, False
         except Malformed:
@@ -184,24 +166,23 @@ class Tunnel:
             headers=(), authorities=(), sni=opening.sni, client_ip=opening.client_ip,
         )  # fmt: skip
 
-    async def _answer(self, permit: Permit, head: RequestHead, body: Body) -> Denial:
+    async def _answer(self, permit: Permit, _head: RequestHead, upload: Upload) -> Denial:
         """The proxy itself is asked."""
-        held = await self._hold(permit, head, body)
+        held = await self._hold(permit, upload)
         if isinstance(held, Denial) or permit.local is None:
             return held if isinstance(held, Denial) else self._gate.abandon(permit, "fault")
         return self._gate.answer(permit, permit.local, b"".join(held.pieces()))
 
-    async def _forward(self, permit: Permit, head: RequestHead, body: Body) -> Denial | bool:
+    async def _forward(self, permit: Permit, head: RequestHead, upload: Upload) -> Denial | bool:
         """Send a permitted request and relay its response; whether the connection can go on."""
-        upgrade = _upgrade_of(head)
         held = None
         if permit.needs_body:
-            outcome = await self._hold_approved(permit, head, body)
+            outcome = await self._hold_approved(permit, upload)
             if isinstance(outcome, Denial):
                 return outcome
             held = outcome
         else:
-            self._approve_continue(head)
+            upload.approve_continue()
         repeatable = head.method in _SAFE and head.length == 0
         try:
             upstream = await self._pool.acquire(self._key(permit), repeatable=repeatable)
@@ -213,129 +194,74 @@ class Tunnel:
             return released
         self._upstream = upstream
         length = held.size if held else head.length
-        message = _write_head(released.head, upgrade, length=length)
+        message = _write_head(released.head, _upgrade_of(head), length=length)
         if held:
-            self._upload_held(upstream.stream, message, held)
+            upload.send_held(upstream.stream, message, held)
         else:
-            self._start_upload(upstream.stream, message, body, released.rewriter, chunked=length is None)
-        try:
-            response = await self._read_response(upstream, head)
-            if response is None and upstream.reused and repeatable and not upstream.stream.received:
-                upstream = self._upstream = await self._replace(permit, upstream)
-                upstream.stream.write(message)
-                response = await self._read_response(upstream, head)
-        except (Malformed, Unreachable):
-            response = None
+            upload.send(upstream.stream, message, released.rewriter, chunked=length is None)
+        upstream, response = await self._await_response(upstream, permit, head, again=message if repeatable else b"")
         if response is None:
             if self._client.closed:
                 raise Broken("client_gone")
-            await self._end_upload(body)
-            return self._gate.abandon(permit, self._refused or "upstream_unreachable", sent=True)
+            await upload.end()
+            return self._gate.abandon(permit, upload.refused or "upstream_unreachable", sent=True)
         self._status = response.status
-        return await self._relay(permit, upstream, head, response, body)
+        if response.status == 101:
+            return await self._switch(upstream, head, response)
+        return await self._relay(permit, upstream, head, response, upload)
 
-    def _key(self, permit: Permit) -> tuple[str, int, str, str]:
+    async def _await_response(
+        self, upstream: Upstream, permit: Permit, head: RequestHead, *, again: bytes
+    ) -> tuple[Upstream, ResponseHead | None]:
+        """The response head, if one came. A kept connection that was closed unread is replaced, and `again` sent there."""
+        try:
+            response = await self._read_response(upstream, head)
+            if response is None and again and upstream.reused and not upstream.stream.received:
+                upstream.stream.abort()
+                upstream = self._upstream = await self._pool.acquire(self._key(permit), repeatable=True, fresh=True)
+                upstream.stream.write(again)
+                response = await self._read_response(upstream, head)
+        except (Malformed, Unreachable):
+            return upstream, None
+        return upstream, response
+
+    async def _relay(
+        self, permit: Permit, upstream: Upstream, head: RequestHead, response: ResponseHead, upload: Upload
+    ) -> Denial | bool:
+        download = Download(self._client, upstream.stream, head, self.progress)
+        try:
+            keep = await download.relay(response, permit.screen, keep=head.persistent and upload.done)
+        except Refusal as refusal:
+            await upload.end()
+            return self._gate.abandon(permit, refusal.code, sent=True)
+        sent = await upload.end()
+        self._upstream = None
+        if response.persistent and sent and not _binds_connection(response.headers):
+            self._pool.release(upstream)
+        else:
+            upstream.stream.close()
+        return keep
+
+    def _key(self, permit: Permit) -> Key:
         caller, grant = permit.pool
         self._keyless = self._keyless or not caller
         return self._opening.host, self._opening.port, caller or self._nobody, grant
 
-    async def _replace(self, permit: Permit, stale: Upstream) -> Upstream:
-        """A new connection in place of one that its server had closed before it read our request."""
-        stale.stream.abort()
-        return await self._pool.acquire(self._key(permit), repeatable=True, fresh=True)
+    async def _hold(self, permit: Permit, upload: Upload) -> Spool | Denial:
+        try:
+            return await upload.hold(self._folder, room=lambda size: self._gate.hold(permit, size, on_disk=True))
+        except ConnectionError:
+            raise
+        except OSError:
+            return self._gate.abandon(permit, "fault")
 
-    # ── the request body ─────────────────────────────────────────────────────────────────────────────────────────
-
-    def _approve_continue(self, head: RequestHead) -> None:
-        """RFC 9110 10.1.1: the request is permitted, so the client need not wait for the upstream to say so."""
-        if head.minor == 1 and head.length != 0 and not self._client.buffer:
-            expects = [value for name, value in head.headers if name.lower() == b"expect"]
-            if expects and expects[0].lower() == b"100-continue":
-                self._client.write(_CONTINUE)
-
-    async def _hold(self, permit: Permit, head: RequestHead, body: Body) -> Spool | Denial:
-        """Receive a body whole, within the limit, whether or not its length was stated."""
-        denial = self._gate.hold(permit, head.length or 0, on_disk=True)
-        if denial is not None:
-            return denial
-        self._approve_continue(head)
-        held = self._held = Spool(self._folder)
-        while True:
-            payload = body.feed(self._client.buffer)
-            denial = self._gate.hold(permit, held.size + len(payload), on_disk=True)
-            if denial is not None:
-                return denial
-            try:
-                held.write(payload)
-            except OSError:
-                return self._gate.abandon(permit, "fault")
-            if body.done:
-                return held
-            if not await self._more(self._client):
-                raise Broken("interrupted")
-
-    async def _hold_approved(self, permit: Permit, head: RequestHead, body: Body) -> Spool | Denial:
-        """The same, and a person has looked at it where a policy asks for that."""
-        held = await self._hold(permit, head, body)
+    async def _hold_approved(self, permit: Permit, upload: Upload) -> Spool | Denial:
+        """The body, once a person has looked at it where a policy asks for that."""
+        held = await self._hold(permit, upload)
         if isinstance(held, Denial):
             return held
         denial = await self._gate.approve(permit, body_sha256=held.sha256, gone=lambda: self._client.closed)
         return denial or held
-
-    def _drop_held(self) -> None:
-        if self._held is not None:
-            self._held.close()
-            self._held = None
-
-    def _upload_held(self, stream: Stream, message: bytes, held: Spool) -> None:
-        """Send head and body; a large one follows in a task, beside the response."""
-        pieces = held.pieces()
-        stream.write(message + next(pieces, b""))
-        if held.size > IN_MEMORY:
-            self._upload_task = asyncio.create_task(self._send(stream, pieces))
-
-    async def _send(self, stream: Stream, pieces: Iterator[bytes]) -> None:
-        for piece in pieces:
-            self.overdue = time.monotonic() + ANSWER_SECONDS
-            stream.write(piece)
-            await (stream.drain() if stream.congested else asyncio.sleep(0))
-
-    def _start_upload(
-        self, stream: Stream, message: bytes, body: Body, rewriter: Rewriter | None, *, chunked: bool
-    ) -> None:
-        """Send head and body; what has not arrived yet follows in a task, beside the response."""
-        payload = self._take(stream, body, rewriter)
-        stream.write(message + _encode(payload, body, chunked=chunked))
-        if not body.done:
-            self._upload_task = asyncio.create_task(self._upload(stream, body, rewriter, chunked=chunked))
-
-    async def _upload(self, stream: Stream, body: Body, rewriter: Rewriter | None, *, chunked: bool) -> None:
-        client = self._client
-        while not body.done and not self._refused:
-            if not await self._more(client):
-                stream.abort()
-                return
-            payload = self._take(stream, body, rewriter)
-            stream.write(_encode(payload, body, chunked=chunked))
-            if stream.congested:
-                await stream.drain()
-
-    def _take(self, stream: Stream, body: Body, rewriter: Rewriter | None) -> bytes:
-        """What of the body can be sent on now. A body that is not what it was said to be breaks off upstream."""
-        try:
-            payload = body.feed(self._client.buffer)
-            if rewriter is None:
-                return payload
-            return rewriter.feed(payload) + (rewriter.finish() if body.done else b"")
-        except Malformed:
-            stream.abort()
-            raise
-        except Refusal as refusal:
-            self._refused = refusal.code
-            stream.abort()
-            return b""
-
-    # ── the response ─────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _read_response(self, upstream: Upstream, head: RequestHead) -> ResponseHead | None:
         """The final response head; None when the connection ended before one. Interim ones are swallowed."""
@@ -347,95 +273,7 @@ class Tunnel:
             if response.status >= 200 or response.status == 101:
                 return response
 
-    async def _relay(
-        self, permit: Permit, upstream: Upstream, head: RequestHead, response: ResponseHead, request_body: Body
-    ) -> Denial | bool:
-        if response.status == 101:
-            return await self._switch(upstream, head, response)
-        begun = False
-        try:
-            body = bodies.expect(response.length)
-            shown, passage, resized = _screen(permit, head, response)
-            if passage is not None:
-                body = bodies.Searched(body, passage)
-            length = shown.length
-            if length in {-1, None}:
-                length = None if head.minor == 1 else -1
-            keep = head.persistent and request_body.done and length != -1
-            # A body that has to be decoded is tried before its head goes out: there is no taking back after that.
-            first = await self._begin(upstream.stream, body, patient=resized)
-            begun = True
-            await self._relay_body(upstream.stream, head, shown, body, first, length=length, close=not keep)
-        except Refusal as refusal:
-            if not begun:
-                await self._end_upload(request_body)
-                return self._gate.abandon(permit, refusal.code, sent=True)
-            self._client.abort()
-            raise Broken(refusal.code) from None
-        except (Malformed, ConnectionError) as error:
-            self._client.abort()
-            raise Broken("client_gone" if isinstance(error, ConnectionError) else "upstream_unreachable") from error
-        sent = await self._end_upload(request_body)
-        self._upstream = None
-        if response.persistent and sent and not _binds_connection(response.headers):
-            self._pool.release(upstream)
-        else:
-            upstream.stream.close()
-        return keep and request_body.done
-
-    async def _relay_body(
-        self,
-        source: Stream,
-        head: RequestHead,
-        response: ResponseHead,
-        body: Body,
-        first: bytes,
-        *,
-        length: int | None,
-        close: bool,
-    ) -> None:
-        """Head and body of the response, piece by piece as they come, and no faster than the client takes them."""
-        client, fields, chunked = self._client, response.headers, length is None
-        if head.method == "HEAD" or response.status in {204, 304}:
-            client.write(_with_lengths(heads.write_response(response, fields, length=-1, close=close), fields))
-            return
-        out = heads.write_response(response, fields, length=length, close=close)
-        client.write(out + _encode(first, body, chunked=chunked))
-        while not body.done:
-            if client.congested:
-                await client.drain()
-            client.write(_encode(await self._receive(source, body), body, chunked=chunked))
-
-    async def _begin(self, source: Stream, body: Body, *, patient: bool) -> bytes:
-        """What is there of the body; if `patient`, something at least."""
-        payload = body.feed(source.buffer)
-        while patient and not payload and not body.done:
-            payload = await self._receive(source, body)
-        return payload
-
-    async def _receive(self, source: Stream, body: Body) -> bytes:
-        """What comes next of the body."""
-        if not await self._more(source):
-            if not source.ended:
-                raise Malformed
-            body.end()
-        return body.feed(source.buffer)
-
-    async def _end_upload(self, body: Body) -> bool:
-        """
-        The exchange is over: whether all of the request went out.
-
-        Raises Malformed if the rest of the body was no body, and so what follows no request.
-        """
-        upload, self._upload_task = self._upload_task, None
-        if upload is None:
-            return body.done
-        if body.done and not upload.done():
-            await asyncio.wait({upload}, timeout=_LINGER)
-        cut = upload.cancel()
-        with contextlib.suppress(asyncio.CancelledError, ConnectionError):
-            await upload
-        return body.done and not cut
+    # ── another protocol ─────────────────────────────────────────────────────────────────────────────────────────
 
     async def _switch(self, upstream: Upstream, head: RequestHead, response: ResponseHead) -> bool:
         """Another protocol takes over (RFC 9110 7.8): bytes both ways until either side ends."""
@@ -459,20 +297,17 @@ class Tunnel:
             sink.write(data)
             if sink.congested:
                 await sink.drain()
-            if not await self._more(source):
+            if not await self.progress.more(source):
                 return
-
-    async def _more(self, stream: Stream) -> bool:
-        self.overdue = time.monotonic() + ANSWER_SECONDS
-        return await stream.more()
 
     # ── refusals ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _deny(self, denial: Denial, head: RequestHead, body: Body) -> bool:
+    async def _deny(self, denial: Denial, head: RequestHead, upload: Upload) -> bool:
         """Answer at once. A body that is still coming is read away, so that the client can read the answer."""
         if self._upstream is not None:
             self._upstream.stream.abort()
             self._upstream = None
+        body = upload.body
         expects = any(name.lower() == b"expect" for name, _ in head.headers)
         body.feed(self._client.buffer)
         keep = head.persistent and (body.done or (head.length is not None and head.length <= _DISCARD and not expects))
@@ -505,23 +340,6 @@ async def _read_head(stream: Stream) -> bytes | None:
             return None
 
 
-def _encode(payload: bytes, body: Body, *, chunked: bool) -> bytes:
-    if not chunked:
-        return payload
-    return bodies.encode_chunk(payload) + (bodies.LAST if body.done else b"")
-
-
-def _screen(permit: Permit, head: RequestHead, response: ResponseHead) -> tuple[ResponseHead, Passage | None, bool]:
-    """The response's head as the client gets it, what its body goes through, and whether its length changes there."""
-    shown = Screened(response.reason, responses.clean(response.headers))
-    if permit.screen is not None:
-        bodiless = head.method == "HEAD" or response.status in {204, 304}
-        shown = permit.screen.open(shown.reason, shown.headers, bodiless=bodiless)
-    length = None if shown.resized else response.length
-    head_shown = ResponseHead(response.status, shown.reason, response.minor, shown.headers, length, response.persistent)
-    return head_shown, shown.body, shown.resized
-
-
 def _write_head(released: Head, upgrade: Headers | None, *, length: int | None) -> bytes:
     fields = tuple((name, value) for name, value in released.headers if name.lower() != b"expect")
     if upgrade is not None:
@@ -542,12 +360,6 @@ def _binds_connection(headers: Headers) -> bool:
         name.lower() == b"www-authenticate" and value[:9].lower().startswith((b"ntlm", b"negotiate"))
         for name, value in headers
     )
-
-
-def _with_lengths(out: bytes, headers: Headers) -> bytes:
-    """A response without a body keeps the length it would have had (RFC 9110 8.6)."""
-    lengths = {value for name, value in headers if name.lower() == b"content-length"}
-    return out[:-2] + b"".join(b"Content-Length: %s\r\n" % value for value in lengths) + out[-2:]
 
 
 def _assemble(answer: Answer, *, head_only: bool, close: bool) -> bytes:
