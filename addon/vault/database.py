@@ -216,7 +216,7 @@ def _check_file(path: Path) -> None:
         raise Locked(f"{path} cannot be read by this user", hint="run as the user or group that owns the vault")
 
 
-def query(database: Database, sql: str, values: dict[str, Any]) -> list[tuple[Any, ...]]:
+def query(database: Database, sql: str, values: dict[str, Any] | tuple[()]) -> list[tuple[Any, ...]]:
     """Rows of one parameterised statement, read now. Raises Fault when the vault cannot answer."""
     try:
         return database.conn.execute(sql, values).fetchall()

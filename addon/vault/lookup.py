@@ -1,8 +1,9 @@
 """
 What one request needs to know, read now, in one statement and so in one snapshot.
 
-There is no cache: a committed revoke, rotate or policy change holds for the very next request. An unknown grant, an
-unknown key and a grant of somebody else cost the same work.
+A committed revoke, rotate or policy change holds for the very next request: what was read is remembered only while
+SQLite says that nothing at all has been committed since. An unknown grant, an unknown key and a grant of somebody else
+cost the same work.
 """
 
 import json
@@ -89,6 +90,9 @@ class Lookup:
     grant: GrantState | None
 
 
+_REMEMBERED = 512
+"""Answers kept; a caller that asks for more grants than that makes only itself slower."""
+
 _LOOKUP = """
 SELECT k.id, k.type, k.expires_at, k.revoked_at, k.grants, c.type, c.name, c.state, c.cidrs,
        g.id, g.principal, g.expires_at, g.revoked_at, g.policies,
@@ -114,6 +118,30 @@ SELECT max(d.private) FROM destinations d
 JOIN secrets s ON s.id = d.secret_id AND s.current = d.version AND s.state = 'active'
 WHERE d.port = :port AND d.pattern IN (:host, :wildcard)
 """
+
+
+class Lookups:
+    """What is stored about keys and grants, read from one database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._known: dict[tuple[bytes, str], Lookup] = {}
+        self._as_of: tuple[int, int] = (-1, -1)
+
+    def find(self, *, digest: bytes, tag: str) -> Lookup:
+        """
+        What is stored now. Raises Fault `vault_unavailable` when the vault cannot answer.
+
+        SQLite changes `data_version` when another connection commits, and `total_changes` when this one does.
+        """
+        as_of = query(self._database, "PRAGMA data_version", ())[0][0], self._database.conn.total_changes
+        if as_of != self._as_of or len(self._known) >= _REMEMBERED:
+            # Taken before the reading: what is committed in between is read again, rather than kept too long.
+            self._known, self._as_of = {}, as_of
+        found = self._known.get((digest, tag))
+        if found is None:
+            found = self._known[digest, tag] = read(self._database, digest=digest, tag=tag)
+        return found
 
 
 def read(database: Database, *, digest: bytes, tag: str) -> Lookup:

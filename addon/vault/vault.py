@@ -23,7 +23,7 @@ from addon.vault.grants import Grants
 from addon.vault.idps import Idps
 from addon.vault.keyring import Keyring
 from addon.vault.layers import Layers
-from addon.vault.lookup import GrantState, Lookup
+from addon.vault.lookup import GrantState, Lookup, Lookups
 from addon.vault.proofs import Proofs
 from addon.vault.seal import Place, open_sealed, seal
 from addon.vault.secrets import Secrets
@@ -45,6 +45,7 @@ class Vault:
                 f"the vault at {home} has no identity", hint="restore a backup; the file is not a complete vault"
             )
         self.id = str(rows[0][0])
+        self._lookups = Lookups(data)
         self.secrets = Secrets(data, self.id)
         self.callers = Callers(data)
         self.idps = Idps(data, self.id, keyring)
@@ -109,7 +110,7 @@ class Vault:
 
     def lookup(self, *, digest: bytes, tag: str) -> Lookup:
         """What is stored about a key and a grant id, now. Raises Fault."""
-        return lookup.read(self.database, digest=digest, tag=tag)
+        return self._lookups.find(digest=digest, tag=tag)
 
     def bound(self, host: str, port: int) -> bool | None:
         """None if no active secret is bound there, else whether one of them allows private addresses. Raises Fault."""

@@ -113,8 +113,12 @@ def executed(story, action):
     return result, statements
 
 
-def test_whoever_a_grant_does_not_name_learns_nothing_by_answer_or_by_work(story, refused):
-    story.decide(caller="other")  # statements are prepared once
+@pytest.mark.parametrize("asked_before", [False, True])
+def test_whoever_a_grant_does_not_name_learns_nothing_by_answer_or_by_work(story, refused, asked_before):
+    story.decide(grant=story.grants["openai"], caller="other")  # statements are prepared once
+    story.decide()  # what its owner asked is remembered for its owner alone
+    for grant in refused.values() if asked_before else ():
+        story.decide(grant=grant, caller="other", later=5.0)
     seen = {
         name: executed(story, lambda g=grant: story.decide(grant=g, caller="other", later=5.0))
         for name, grant in refused.items()
@@ -122,18 +126,26 @@ def test_whoever_a_grant_does_not_name_learns_nothing_by_answer_or_by_work(story
     first, work = seen["unknown"]
     assert isinstance(first, Refused)
     assert first.code == "grant_unavailable"
-    assert len(work) == 1
+    assert len(work) == (1 if asked_before else 2)
     for name, (outcome, statements) in seen.items():
         assert told(outcome) == told(first), name
         assert statements == work, name
 
 
 def test_an_unknown_key_costs_as_much_as_a_known_one(story):
-    story.decide()
+    story.decide(caller="other")
     known = executed(story, story.decide)[1]
     unknown = executed(story, lambda: story.decide(caller=keys.mint("app")[0]))
     assert unknown[0].code == "caller_invalid"
     assert unknown[1] == known
+
+
+def test_what_was_read_is_not_read_again_before_something_is_committed(story):
+    first = executed(story, story.decide)[1]
+    again = executed(story, story.decide)[1]
+    assert len(again) == len(first) - 1
+    story.vault.secrets.set_state("stripe", "disabled", now=story.now)
+    assert story.decide().code == "secret_disabled"
 
 
 # ── now ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
