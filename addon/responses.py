@@ -14,5 +14,7 @@ def clean(headers: Headers) -> Headers:
 
     A folded line becomes one (RFC 9112 5.2), and so does a value with a bare CR, LF or NUL.
     """
-    kept = ((name, value) for name, value in headers if name[:1] not in b"xX" or not is_control(name))
-    return tuple((name, _BREAK.sub(b" ", value)) for name, value in kept)
+    kept = tuple([pair for pair in headers if pair[0][:1] not in b"xX" or not is_control(pair[0])])
+    if not _BREAK.search(b"\t".join([value for _, value in kept])):
+        return kept
+    return tuple([(name, _BREAK.sub(b" ", value)) for name, value in kept])

@@ -1,7 +1,5 @@
 """Why a request would be authorized or refused: the same answer as the live one, and nothing opened for it."""
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
@@ -173,7 +171,7 @@ def test_an_explanation_agrees_with_the_live_decision_and_opens_nothing(story, m
 
     request = attempt(story.grants[name], url=url, method=method, client_ip=ip)
     told = explain(request, vault=story.vault, caller=CALLERS[caller], now=now)
-    keyed = replace(request, headers=(*request.headers, (b"X-Alter-Key", story.keys[caller].encode())))
+    keyed = request._replace(headers=(*request.headers, (b"X-Alter-Key", story.keys[caller].encode())))
     live = authorize(keyed, vault=story.vault, now=now)
 
     event(told.code or told.decision)

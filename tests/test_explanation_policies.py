@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, event, given, settings
@@ -65,7 +64,7 @@ def test_an_explanation_is_the_live_answer(story, ledger, layers, grant, method,
     for table in ("hits", "counts"):
         ledger._database.conn.execute(f"DELETE FROM {table}")
     request = attempt(tag, url=f"https://api.stripe.test{path}", method=method, client_ip=ip, headers=tuple(headers))
-    keyed = replace(request, headers=(*request.headers, (b"X-Alter-Key", story.keys["billing"].encode())))
+    keyed = request._replace(headers=(*request.headers, (b"X-Alter-Key", story.keys["billing"].encode())))
     caller = Caller(type="app", name="billing", key_id="")
     for _ in range(times):
         told = [explain(request, vault=vault, caller=caller, now=now) for _ in range(2)][-1]

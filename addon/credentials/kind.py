@@ -1,7 +1,7 @@
 """What a kind of credential must be able to do."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 from addon.binding import Binding
 from addon.model import Head, Outgoing, Values
@@ -17,8 +17,7 @@ class Field:
     required: bool = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
+class Target(NamedTuple):
     """Where the head will be sent, and when: what a signature needs to know. `now` is seconds since the epoch."""
 
     host: str

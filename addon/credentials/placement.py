@@ -13,7 +13,6 @@ A name is compared without case and with "_" read as "-", because CGI and WSGI s
 import abc
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import ClassVar, Final, NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
@@ -215,7 +214,7 @@ def write(head: Head, binding: Binding, values: Mapping[str, str]) -> Head:
     headers = without(head.headers, {b"authorization", *(canonical(name) for name, _ in ours)})
     headers = add_constants(headers, binding.constants) + tuple(ours)
     target = merge_query(head.target, parameters) if parameters else head.target
-    return replace(head, target=target, headers=headers)
+    return Head(head.method, target, headers)
 
 
 def without(headers: Headers, names: set[bytes] | frozenset[bytes]) -> Headers:

@@ -6,7 +6,7 @@ framings at once. What two servers could read in two ways is read here in none.
 """
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from addon.model import Headers
 
@@ -31,8 +31,7 @@ class Malformed(ValueError):
     """A head or a body that is not HTTP/1.1 as we accept it."""
 
 
-@dataclass(frozen=True, slots=True)
-class RequestHead:
+class RequestHead(NamedTuple):
     """`length` is the number of body bytes, or None for a chunked body."""
 
     method: str
@@ -43,8 +42,7 @@ class RequestHead:
     persistent: bool
 
 
-@dataclass(frozen=True, slots=True)
-class ResponseHead:
+class ResponseHead(NamedTuple):
     """`length` as above; `-1` when the body ends with the connection."""
 
     status: int

@@ -1,14 +1,12 @@
 """What a kind of policy must be able to do."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 from addon.model import Caller, Request
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attempt:
+class Attempt(NamedTuple):
     """What a policy judges: one request of one caller at one time (seconds since the epoch, UTC)."""
 
     request: Request

@@ -15,6 +15,7 @@ A key file is text, so that it can be printed, compared and kept in a safe; blan
 The kid is derived again when a file is read, so a damaged or mistyped seed is noticed and never becomes another key.
 """
 
+import functools
 import hashlib
 import re
 import secrets
@@ -44,6 +45,7 @@ _LINE = re.compile(rb"([0-9]{1,3}) ([0-9a-f]{32}) ([0-9a-f]{64})")
 _DAMAGED = "restore the key file from your own copy of it"
 
 
+@functools.lru_cache(maxsize=1024)
 def pae(*parts: bytes) -> bytes:
     """Pre-authentication encoding: count, then length and bytes of each part. Numbers are 8-byte little-endian."""
     return b"".join((_number(len(parts)), *(_number(len(part)) + part for part in parts)))

@@ -134,7 +134,10 @@ class Lookups:
 
         SQLite changes `data_version` when another connection commits, and `total_changes` when this one does.
         """
-        as_of = query(self._database, "PRAGMA data_version", ())[0][0], self._database.conn.total_changes
+        connection = self._database.conn
+        if connection.in_transaction:  # what is read now may be taken back
+            return read(self._database, digest=digest, tag=tag)
+        as_of = query(self._database, "PRAGMA data_version", ())[0][0], connection.total_changes
         if as_of != self._as_of or len(self._known) >= _REMEMBERED:
             # Taken before the reading: what is committed in between is read again, rather than kept too long.
             self._known, self._as_of = {}, as_of

@@ -102,7 +102,7 @@ def open_sealed(sealed: Sealed, *, place: Place, keyring: Keyring) -> bytes:
         context = place.context()
         commit, nonce, ciphertext = _split(sealed.payload)
         _, key = _unwrap(sealed.wraps, context, commit, keyring)
-        return AESGCM(key).decrypt(nonce, ciphertext, context + commit)
+        return _cipher(key).decrypt(nonce, ciphertext, context + commit)
     except _UNVERIFIED as error:
         raise _refuse("a sealed value does not verify") from error
 
@@ -137,6 +137,11 @@ def _derive(dek: bytes) -> tuple[bytes, bytes]:
 
 _derive_again = functools.lru_cache(maxsize=512)(_derive)
 """For opening, which remembers data keys (see `PrivateKey.unwrap`), and never a plaintext."""
+
+
+@functools.lru_cache(maxsize=512)
+def _cipher(key: bytes) -> AESGCM:
+    return AESGCM(key)
 
 
 def _split(payload: bytes) -> tuple[bytes, bytes, bytes]:
