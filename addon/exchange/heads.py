@@ -6,6 +6,7 @@ framings at once. What two servers could read in two ways is read here in none.
 """
 
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from addon.model import Headers
@@ -23,8 +24,15 @@ _BLOCK = re.compile(rb"(?:" + _LINE.pattern + rb"\r\n)*+")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 
 _HOP = frozenset(
-    {b"connection", b"proxy-connection", b"keep-alive", b"te", b"trailer", b"transfer-encoding", b"upgrade"}
-)
+    {
+        b"connection", b"proxy-connection", b"keep-alive", b"te", b"trailer", b"transfer-encoding", b"upgrade",
+        b"content-length",
+    }
+)  # fmt: skip
+"""What belongs to one connection (RFC 9110 7.6.1), and the framing, which is written anew."""
+_NOT_PASSED_ON = _HOP | {b"expect"}
+
+_Index = dict[bytes, list[bytes]]
 
 
 class Malformed(ValueError):
@@ -60,8 +68,9 @@ def parse_request(raw: bytes) -> RequestHead:
     if match is None:
         raise Malformed
     minor = match[3][0] - 48
-    length = _request_length(headers, minor)
-    return RequestHead(match[1].decode("ascii"), match[2], minor, headers, length, _persistent(headers, minor))
+    index = _index(headers)
+    length = _request_length(index, minor)
+    return RequestHead(match[1].decode("ascii"), match[2], minor, headers, length, _persistent(index, minor))
 
 
 def check_request(method: bytes, target: bytes, *, version: bytes, headers: Headers) -> None:
@@ -71,7 +80,7 @@ def check_request(method: bytes, target: bytes, *, version: bytes, headers: Head
         raise Malformed
     if not all(_LINE.fullmatch(b"%s: %s" % pair) for pair in headers):
         raise Malformed
-    _request_length(headers, match[3][0] - 48)
+    _request_length(_index(headers), match[3][0] - 48)
 
 
 def parse_response(raw: bytes, *, method: str) -> ResponseHead:
@@ -81,15 +90,17 @@ def parse_response(raw: bytes, *, method: str) -> ResponseHead:
     if match is None:
         raise Malformed
     minor, status = match[1][0] - 48, int(match[2])
-    length = _response_length(headers, status=status, method=method)
-    persistent = length != -1 and _persistent(headers, minor)
+    index = _index(headers)
+    length = _response_length(index, status=status, method=method)
+    persistent = length != -1 and _persistent(index, minor)
     return ResponseHead(status, match[3] or b"", minor, headers, length, persistent)
 
 
 def write_request(method: str, target: bytes, headers: Headers, *, length: int | None) -> bytes:
-    """A request head to send upstream: origin-form, hop-by-hop headers gone, framing ours."""
+    """A request head to send upstream: hop-by-hop headers and `Expect`, which has been answered, gone; framing ours."""
     framing = () if length == 0 and method not in {"POST", "PUT", "PATCH"} else _framing(length)
-    return _join(b"%s %s HTTP/1.1" % (method.encode("ascii"), target), _end_to_end(headers), framing)
+    kept = _end_to_end(headers, gone=_NOT_PASSED_ON)
+    return _join(b"%s %s HTTP/1.1" % (method.encode("ascii"), target), kept, framing)
 
 
 def write_response(head: ResponseHead, headers: Headers, *, length: int | None, close: bool) -> bytes:
@@ -97,7 +108,8 @@ def write_response(head: ResponseHead, headers: Headers, *, length: int | None, 
     framing = _framing(length)
     if close:
         framing = (*framing, (b"Connection", b"close"))
-    return _join(b"HTTP/1.1 %d %s" % (head.status, head.reason), _end_to_end(headers), framing)
+    kept = _end_to_end(headers, gone=_HOP)
+    return _join(b"HTTP/1.1 %d %s" % (head.status, head.reason), kept, framing)
 
 
 def write_upgrade(first: bytes, headers: Headers) -> bytes:
@@ -117,9 +129,17 @@ def _split(raw: bytes) -> tuple[bytes, Headers]:
     return first, tuple([(name, value.strip(b" \t")) for name, _, value in parts])
 
 
-def _request_length(headers: Headers, minor: int) -> int | None:
+def _index(headers: Headers) -> _Index:
+    """The values of every header, by its lower-case name."""
+    index: _Index = {}
+    for name, value in headers:
+        index.setdefault(name.lower(), []).append(value)
+    return index
+
+
+def _request_length(index: _Index, minor: int) -> int | None:
     """RFC 9112 6.3, without the lenient branches."""
-    lengths, codings = _values(headers, b"content-length"), _values(headers, b"transfer-encoding")
+    lengths, codings = index.get(b"content-length"), index.get(b"transfer-encoding")
     if codings:
         if lengths or minor == 0 or len(codings) > 1 or codings[0].lower() != b"chunked":
             raise Malformed
@@ -131,8 +151,8 @@ def _request_length(headers: Headers, minor: int) -> int | None:
     return int(lengths[0])
 
 
-def _response_length(headers: Headers, *, status: int, method: str) -> int | None:
-    lengths, codings = _values(headers, b"content-length"), _values(headers, b"transfer-encoding")
+def _response_length(index: _Index, *, status: int, method: str) -> int | None:
+    lengths, codings = index.get(b"content-length", []), index.get(b"transfer-encoding")
     if codings and (lengths or len(codings) > 1 or codings[0].lower() != b"chunked"):
         raise Malformed
     if len(set(lengths)) > 1 or (lengths and not _LENGTH.fullmatch(lengths[0])):
@@ -144,21 +164,23 @@ def _response_length(headers: Headers, *, status: int, method: str) -> int | Non
     return int(lengths[0]) if lengths else -1
 
 
-def _persistent(headers: Headers, minor: int) -> bool:
+def _persistent(index: _Index, minor: int) -> bool:
     """RFC 9112 9.3; an HTTP/1.0 connection is never kept."""
-    options = {part.strip().lower() for value in _values(headers, b"connection") for part in value.split(b",")}
-    return minor == 1 and b"close" not in options
+    return minor == 1 and b"close" not in _options(index.get(b"connection", ()))
 
 
-def _values(headers: Headers, name: bytes) -> list[bytes]:
-    return [value for key, value in headers if key.lower() == name]
+def _options(values: Iterable[bytes]) -> set[bytes]:
+    """What `Connection` headers list."""
+    return {part.strip().lower() for value in values for part in value.split(b",")}
 
 
-def _end_to_end(headers: Headers) -> Headers:
-    """Without hop-by-hop headers, those that `Connection` names included (RFC 9110 7.6.1), and without framing."""
-    listed = {part.strip().lower() for value in _values(headers, b"connection") for part in value.split(b",")}
-    gone = _HOP | (listed - {b"close", b"keep-alive"}) | {b"content-length"}
-    return tuple((name, value) for name, value in headers if name.lower() not in gone)
+def _end_to_end(headers: Headers, *, gone: frozenset[bytes]) -> Headers:
+    """Without the headers in `gone`, and without those that `Connection` lists (RFC 9110 7.6.1)."""
+    names = [name.lower() for name, _ in headers]
+    if b"connection" in names:
+        listed = _options(value for (_, value), name in zip(headers, names, strict=True) if name == b"connection")
+        gone = gone | (listed - {b"close", b"keep-alive"})
+    return tuple([pair for pair, name in zip(headers, names, strict=True) if name not in gone])
 
 
 def _framing(length: int | None) -> Headers:
@@ -168,8 +190,4 @@ def _framing(length: int | None) -> Headers:
 
 
 def _join(first: bytes, headers: Headers, framing: Headers) -> bytes:
-    lines = [first]
-    lines += [b"%s: %s" % pair for pair in headers]
-    lines += [b"%s: %s" % pair for pair in framing]
-    lines.append(b"\r\n")
-    return b"\r\n".join(lines)
+    return b"\r\n".join([first, *[b"%s: %s" % pair for pair in (*headers, *framing)], b"\r\n"])

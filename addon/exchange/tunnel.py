@@ -341,17 +341,19 @@ async def _read_head(stream: Stream) -> bytes | None:
 
 
 def _write_head(released: Head, upgrade: Headers | None, *, length: int | None) -> bytes:
+    if upgrade is None:
+        return heads.write_request(released.method, released.target, released.headers, length=length)
     fields = tuple((name, value) for name, value in released.headers if name.lower() != b"expect")
-    if upgrade is not None:
-        first = b"%s %s HTTP/1.1" % (released.method.encode("ascii"), released.target)
-        return heads.write_upgrade(first, fields)
-    return heads.write_request(released.method, released.target, fields, length=length)
+    first = b"%s %s HTTP/1.1" % (released.method.encode("ascii"), released.target)
+    return heads.write_upgrade(first, fields)
 
 
 def _upgrade_of(head: RequestHead) -> Headers | None:
     """The headers of a WebSocket handshake (RFC 6455 4.1), or None. No other protocol is switched to."""
+    if head.method != "GET" or head.length != 0:
+        return None
     wanted = [value.lower() for name, value in head.headers if name.lower() == b"upgrade"]
-    return head.headers if wanted == [b"websocket"] and head.method == "GET" and head.length == 0 else None
+    return head.headers if wanted == [b"websocket"] else None
 
 
 def _binds_connection(headers: Headers) -> bool:
