@@ -367,6 +367,10 @@ class Gate:
             retry_after=refused.retry_after,
             limit=refused.limit,
         )
+        if refused.code == "secret_in_request":
+            complain(
+                f"{refused.record.caller or refused.record.client_ip} has a value of the secret {refused.record.secret} and sent it: rotate that secret"
+            )
         try:
             await self._audit.record(refused.record._replace(status=answer.status))
         except Fault as fault:

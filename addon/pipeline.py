@@ -2,7 +2,7 @@
 One request, from arrival to decision.
 
     1 tag      which grant is asked for; control headers come off
-    2 caller   key → app or agent; token → user, groups
+    2 caller   key → app or agent; token → user, groups; and it holds no value of the vault itself
     3 grant    read now; its principal must be the caller, or a delegation must hold in every link
     4 binding  the destination, method and path must be those the secret is sealed for
     5 policies every layer must pass; then limits are counted, all of them or none
@@ -128,9 +128,10 @@ class Trace:
             self._collected.append(Step("policy", "passed", policy, told))
 
     def counted(self, receipt: Receipt) -> None:
-        """The limits of the current step had room."""
+        """The limits of the current step had room; what is left is to be recorded."""
         if self._collected is not None:
             self._collected += [Step("limit", "passed", mark.due.policy, mark.told) for mark in receipt]
+        self.at("record", f"{len(receipt)} counted")
 
     def refused(self, no: Refusal) -> None:
         """The current step refused."""
@@ -176,14 +177,17 @@ def authorize(
         trace.at("user", record.caller or "nobody")
         token = callers.find_token(request) if proof else None
         if caller and token is not None:
-            user = callers.authenticate(token, idps=vault.idps, key_sets=key_sets, now=now)
-            caller = replace(caller, user=user)
-            if vault.proofs.note(user):
+            caller, news = _authenticate(token, caller, vault=vault, key_sets=key_sets, now=now)
+            if news:
                 state = vault.lookup(digest=b"", tag=found.id if found else "")
-        if caller and caller.user:
-            record = record._replace(user=str(caller.user))
+        record = record._replace(user=str(caller.user or "") if caller else "")
 
-        trace.at("grant", record.user or "no user token")
+        trace.at("known", record.user or "no user token")
+        record = record._replace(secret=vault.recognise(request.head) or "")
+        if record.secret:
+            _refuse("secret_in_request")
+
+        trace.at("grant", "no value of the vault in it")
         grant = state.grant if found else _session_grant(request, caller, vault=vault)
         if found is None and grant is None:
             return Untagged(record=record._replace(decision="untagged"), head=head)
@@ -207,7 +211,6 @@ def authorize(
         trace.at("limits")
         receipt = _take([each for each in left if isinstance(each, Due)], limits, now=now)
         trace.counted(receipt)
-        trace.at("record", f"{len(receipt)} counted")
     except Refusal as no:
         trace.refused(no)
         record = record._replace(phase="outcome", decision="refused", code=no.code, policy=no.policy or "")
@@ -274,10 +277,8 @@ def receive(request: Request, *, vault: Vault, now: float, key_sets: KeySource) 
         record = record._replace(caller=str(caller))
         token = callers.find_token(request)
         if token is not None:
-            user = callers.authenticate(token, idps=vault.idps, key_sets=key_sets, now=now)
-            vault.proofs.note(user)
-            caller = replace(caller, user=user)
-            record = record._replace(user=str(user))
+            caller, _ = _authenticate(token, caller, vault=vault, key_sets=key_sets, now=now)
+            record = record._replace(user=str(caller.user))
     except Refusal as no:
         return Refused(record=record._replace(phase="outcome", decision="refused", code=no.code), code=no.code)
     return Local(record=record._replace(decision="authorized"), request=request, caller=caller)
@@ -312,6 +313,14 @@ def _begin(request: Request, *, now: float) -> Record:
         path=request.path.decode("latin-1"),
         client_ip=request.client_ip,
     )
+
+
+def _authenticate(
+    token: str, caller: Caller, *, vault: Vault, key_sets: KeySource | None, now: float
+) -> tuple[Caller, bool]:
+    """The caller with its user, and whether the token said anything new about the user's groups. Raises Refusal, Fault."""
+    user = callers.authenticate(token, idps=vault.idps, key_sets=key_sets, now=now)
+    return replace(caller, user=user), vault.proofs.note(user)
 
 
 def _session_grant(request: Request, caller: Caller | None, *, vault: Vault) -> GrantState | None:

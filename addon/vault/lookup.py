@@ -126,7 +126,8 @@ class Lookups:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._known: dict[tuple[bytes, str], Lookup] = {}
-        self._as_of: tuple[int, int] = (-1, -1)
+        self.as_of: tuple[int, int] = (-1, -1)
+        """Which state of the vault the last answer was of: another value, another state."""
 
     def find(self, *, digest: bytes, tag: str) -> Lookup:
         """
@@ -138,9 +139,9 @@ class Lookups:
         if connection.in_transaction:  # what is read now may be taken back
             return read(self._database, digest=digest, tag=tag)
         as_of = query(self._database, "PRAGMA data_version", ())[0][0], connection.total_changes
-        if as_of != self._as_of or len(self._known) >= _REMEMBERED:
+        if as_of != self.as_of or len(self._known) >= _REMEMBERED:
             # Taken before the reading: what is committed in between is read again, rather than kept too long.
-            self._known, self._as_of = {}, as_of
+            self._known, self.as_of = {}, as_of
         found = self._known.get((digest, tag))
         if found is None:
             found = self._known[digest, tag] = read(self._database, digest=digest, tag=tag)
@@ -152,6 +153,21 @@ def read(database: Database, *, digest: bytes, tag: str) -> Lookup:
     rows = query(database, _LOOKUP, {"digest": digest, "tag": tag})
     row = rows[0]
     return Lookup(_key(row[:9], row[35]) if row[0] else None, _grant(row[9:], rows) if row[9] and row[18] else None)
+
+
+def version(database: Database, secret_id: str, number: int) -> tuple[str, bytes, Sealed]:
+    """Kind, binding and sealed values of one stored version. Raises Fault when it is gone, or the vault cannot answer."""
+    rows = query(
+        database,
+        "SELECT s.kind, v.binding, v.payload, w.kid, w.suite, w.wrapped FROM versions v JOIN secrets s ON s.id = v.secret_id"
+        " JOIN wraps w ON w.secret_id = v.secret_id AND w.version = v.version"
+        " WHERE v.secret_id = :id AND v.version = :version",
+        {"id": secret_id, "version": number},
+    )
+    if not rows:
+        raise Fault("vault_unavailable", "a version is gone")
+    kind, binding, payload = rows[0][:3]
+    return kind, binding, Sealed(payload, tuple(Wrap(*row[3:]) for row in rows))
 
 
 def bound(database: Database, host: str, port: int) -> bool | None:

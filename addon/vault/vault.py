@@ -7,13 +7,15 @@ passes a keyring, and `open` is the only line of the product that sees plaintext
 
 import json
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 
 from sqlite_utils import Database
 
-from addon import files
+from addon import binding as bindings
+from addon import credentials, files
 from addon.errors import Conflict, Fault, Locked
-from addon.model import Values
+from addon.model import Head, Values
 from addon.vault import database, log, lookup
 from addon.vault.approvals import Approvals
 from addon.vault.callers import Callers
@@ -22,10 +24,11 @@ from addon.vault.delegations import Delegations
 from addon.vault.grants import Grants
 from addon.vault.idps import Idps
 from addon.vault.keyring import Keyring
+from addon.vault.known import Known
 from addon.vault.layers import Layers
 from addon.vault.lookup import GrantState, Lookup, Lookups
 from addon.vault.proofs import Proofs
-from addon.vault.seal import Place, open_sealed, seal
+from addon.vault.seal import Place, Sealed, open_sealed, seal
 from addon.vault.secrets import Secrets
 
 DATABASE = "vault.db"
@@ -55,6 +58,8 @@ class Vault:
         self.consents = Consents(data, delegations=self.delegations)
         self.proofs = Proofs(data, home / DATABASE)
         self.approvals = Approvals(data, home / DATABASE)
+        self._known = Known(data, reveal=self._reveal)
+        self._known_as_of: object = None
 
     @classmethod
     def create(cls, home: Path, *, now: float, suite: int = 1) -> "Vault":
@@ -116,10 +121,27 @@ class Vault:
         """None if no active secret is bound there, else whether one of them allows private addresses. Raises Fault."""
         return lookup.bound(self.database, host, port)
 
+    def recognise(self, head: Head) -> str | None:
+        """
+        The name of a secret with a value that a request holds, or None; without a private key, always None. Raises Fault.
+
+        As of the last `lookup`.
+        """
+        if self._keyring is None:
+            return None
+        if self._known_as_of != self._lookups.as_of:
+            self._known_as_of = self._lookups.as_of
+            self._known.refresh()
+        return self._known.find(head)
+
+    def _reveal(self, secret_id: str, version: int) -> Iterable[str]:
+        """The texts of one stored version that nobody should see. Raises Fault."""
+        kind, binding, sealed = lookup.version(self.database, secret_id, version)
+        place = Place(vault_id=self.id, secret_id=secret_id, version=version, kind=kind, binding=binding)
+        return credentials.kind(kind).hidden(self._open(sealed, place=place), binding=bindings.load(binding))
+
     def open(self, grant: GrantState) -> Values:
         """The fields of the secret behind a grant. Raises Fault unless everything about the row is as it was sealed."""
-        if self._keyring is None:
-            raise Fault("vault_unavailable", "no private key")
         place = Place(
             vault_id=self.id,
             secret_id=grant.secret_id,
@@ -127,8 +149,13 @@ class Vault:
             kind=grant.kind,
             binding=grant.binding,
         )
+        return self._open(grant.sealed, place=place)
+
+    def _open(self, sealed: Sealed, *, place: Place) -> Values:
+        if self._keyring is None:
+            raise Fault("vault_unavailable", "no private key")
         try:
-            fields = json.loads(open_sealed(grant.sealed, place=place, keyring=self._keyring))
+            fields = json.loads(open_sealed(sealed, place=place, keyring=self._keyring))
         except (ValueError, RecursionError):
             fields = None
         # Outside of the handler: the error of a parser carries what it could not parse.

@@ -6,6 +6,7 @@ in no spelling, whatever the pieces and the compression, and whichever engine ca
 import asyncio
 import base64
 import gzip
+import itertools
 import json
 import threading
 import zlib
@@ -299,6 +300,24 @@ def test_a_caller_that_already_has_the_secret_is_refused(stage, ask, upstream, c
     answer = ask("/echo", carried.format(TOKEN))
     refusal(answer, "secret_in_request", status=403, stage=stage)
     assert upstream.untouched(HOST)
+
+
+def test_a_value_of_the_vault_leaves_in_no_request_at_all(engine, launch, upstream):
+    """Neither to another host, nor without a grant, nor after it was rotated; and the operator is told which it is."""
+    stage = launch(engine=engine)
+    host, old, new = HOSTS["header"], TOKEN, "sk_test_rotated_0123456789abcdef"
+    stage.vaultctl.rotate("bearer", token=new)
+    with stage.wire() as wire:
+        wire.tunnel(host)
+        for value, tag in itertools.product((old, new), ("", f"X-Alter-Grant: {stage.grants['header']}\r\n")):
+            answer = wire.ask(f"GET /echo HTTP/1.1\r\nHost: {host}\r\n{tag}Authorization: Bearer {value}\r\n\r\n")
+            refusal(answer, "secret_in_request", status=403, stage=stage)
+            assert "bearer" not in answer.body.decode()
+    assert upstream.untouched(host)
+    rows = stage.records(code="secret_in_request")
+    assert [(row["secret"], row["host"]) for row in rows] == [("bearer", host)] * 4
+    assert "has a value of the secret bearer" in stage.proxy.log
+    assert not [value for value in (old, new) if value in stage.proxy.log]
 
 
 def test_a_query_that_holds_the_secret_is_refused(stage, ask, upstream):

@@ -143,7 +143,7 @@ def test_an_unknown_key_costs_as_much_as_a_known_one(story):
 def test_what_was_read_is_not_read_again_before_something_is_committed(story):
     first = executed(story, story.decide)[1]
     again = executed(story, story.decide)[1]
-    assert len(again) == len(first) - 1
+    assert len(first) > len(again) == 1
     story.vault.secrets.set_state("stripe", "disabled", now=story.now)
     assert story.decide().code == "secret_disabled"
 
