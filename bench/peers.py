@@ -12,6 +12,10 @@ from base64 import b64encode
 from dataclasses import dataclass
 from pathlib import Path
 
+import jwt
+from cryptography.hazmat.primitives.asymmetric import ec
+from jwt.algorithms import ECAlgorithm
+
 from addon import ca
 
 HOST = "localhost"
@@ -35,20 +39,21 @@ class Credentials:
 class Peer:
     """
     A proxy that is running. `tagged` are the header lines that make it, or let it, send the bearer token; `signed` the
-    same for a signature, or "" if it has none to give.
+    same for a signature, `as_user` those that bring the token of a user; "" if it has none to give.
     """
 
     name: str
     pid: int
     port: int
     ca_file: str
-    connect: str
+    proof: str
     tagged: str
     signed: str
+    as_user: str
 
 
 @contextlib.contextmanager
-def mitmdump(folder, *, upstream_ca, upstream_port, credentials):
+def mitmdump(folder, *, upstream_ca, credentials):
     """
     A stock mitmdump without any addon: it forwards the client's own credential.
 
@@ -80,14 +85,15 @@ def mitmdump(folder, *, upstream_ca, upstream_port, credentials):
             pid=process.pid,
             port=port,
             ca_file=str(confdir / "ca-cert.pem"),
-            connect=_connect(upstream_port),
+            proof="",
             tagged=f"Authorization: Bearer {credentials.token}\r\n",
             signed="",
+            as_user="",
         )
 
 
 @contextlib.contextmanager
-def alter_egress(folder, *, upstream_ca, upstream_port, credentials, workers):
+def alter_egress(folder, *, upstream_ca, ports, credentials, workers):
     """Ours with its full job: a caller by key, a grant with a policy, a record on the disk before anything leaves."""
     home = folder / "home"
 
@@ -103,18 +109,23 @@ def alter_egress(folder, *, upstream_ca, upstream_port, credentials, workers):
             raise RuntimeError(done.stderr)
         return json.loads(done.stdout)
 
-    def grant(name, kind, *binding, values):
-        where = ("--host", f"{HOST}:{upstream_port}", "--private")
-        vaultctl("secret", "set", name, "--kind", kind, *where, *binding, "--fields-from", "-", values=values)
-        issued = vaultctl("grant", "issue", name, "--to", "system:bench", "--method", "GET", "--method", "POST")
+    def secret(name, kind, *binding, values):
+        where = [word for port in ports for word in ("--host", f"{HOST}:{port}")]
+        vaultctl(
+            "secret", "set", name, "--kind", kind, *where, "--private", *binding, "--fields-from", "-", values=values
+        )
+
+    def grant(name, principal="system:bench"):
+        issued = vaultctl("grant", "issue", name, "--to", principal, "--method", "GET", "--method", "POST")
         return f"X-Alter-Grant: {issued['grant_id']}\r\n"
 
     certificate = vaultctl("init")["ca_cert"]
     key = vaultctl("app", "create", "bench")["key"]
-    tagged = grant("tagged", "bearer", values={"token": credentials.token})
+    secret("tagged", "bearer", values={"token": credentials.token})
     scope = ("--service", SCOPE["service"], "--region", SCOPE["region"])
     access_key = {"access_key_id": credentials.key_id, "secret_access_key": credentials.key}
-    signed = grant("signed", "sigv4", *scope, values=access_key)
+    secret("signed", "sigv4", *scope, values=access_key)
+    user = _user(folder, vaultctl)
     options = [f"--home={home}", f"--upstream-ca={upstream_ca}", f"--workers={workers}", "--audit-durability=power"]
     command = [sys.executable, "-I", "-m", "addon.launcher", "--listen=127.0.0.1:0", *options]
     with _process(command, log=folder / "alter-egress.log") as process:
@@ -126,11 +137,10 @@ def alter_egress(folder, *, upstream_ca, upstream_port, credentials, workers):
             pid=process.pid,
             port=int(ready[1]),
             ca_file=certificate,
-            connect=_connect(
-                upstream_port, f"Proxy-Authorization: Basic {b64encode(f'bench:{key}'.encode()).decode()}\r\n"
-            ),
-            tagged=tagged,
-            signed=signed,
+            proof=f"Proxy-Authorization: Basic {b64encode(f'bench:{key}'.encode()).decode()}\r\n",
+            tagged=grant("tagged"),
+            signed=grant("signed"),
+            as_user=grant("tagged", "user:bench/alice") + user,
         )
 
 
@@ -146,8 +156,24 @@ def upstream(folder, *, identity, credentials):
         yield int(process.stdout.readline())
 
 
-def _connect(port, proof=""):
-    return f"CONNECT {HOST}:{port} HTTP/1.1\r\nHost: {HOST}:{port}\r\n{proof}\r\n"
+@contextlib.contextmanager
+def distance(folder, *, port, milliseconds):
+    """A port from which it is `milliseconds` to `port` and back."""
+    command = [sys.executable, Path(__file__).with_name("distance.py"), str(port), str(milliseconds)]
+    with _process(command, log=folder / "distance.log") as process:
+        yield int(process.stdout.readline())
+
+
+def _user(folder, vaultctl):
+    """A provider whose only user is alice; the header lines that bring her token."""
+    key, now = ec.generate_private_key(ec.SECP256R1()), int(time.time())
+    public = json.loads(ECAlgorithm.to_jwk(key.public_key())) | {"kid": "1", "alg": "ES256", "use": "sig"}
+    keys = folder / "jwks.json"
+    keys.write_text(json.dumps({"keys": [public]}))
+    about = ("--issuer", "https://idp.test", "--audience", "bench", "--jwks-file", str(keys), "--alg", "ES256")
+    vaultctl("idp", "add", "bench", *about)
+    claims = {"iss": "https://idp.test", "aud": "bench", "sub": "alice", "iat": now, "exp": now + 3500}
+    return f"X-Alter-User-Token: {jwt.encode(claims, key, 'ES256', headers={'kid': '1'})}\r\n"
 
 
 @contextlib.contextmanager

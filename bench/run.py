@@ -3,6 +3,7 @@ How much our proxy costs, in ratios to a bare mitmdump on the same work in the s
 
     make bench                          five rounds, about four minutes
     python bench/run.py --quick         one short round, to see that it runs
+    python bench/run.py --long          many requests and very long bodies, about three minutes
     python bench/run.py --rounds 9 --workers 2 --json result.json -o table.md
 
 Ours does its full job: a caller proved by proxy credentials, a bearer grant with a policy, a record on the disk before
@@ -16,6 +17,7 @@ import argparse
 import contextlib
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import signal
@@ -54,16 +56,26 @@ ROWS = (
     Row("cpu_16", "CPU per request, 16 tunnels", "µs"),
     Row("cpu_64", "CPU per request, 64 tunnels", "µs"),
     Row("cpu_signed", "CPU per POST of 1 KiB, which ours signs (SigV4), 16 tunnels", "µs"),
+    Row("cpu_user", "CPU per request with the token of a user (ES256), which ours verifies, 16 tunnels", "µs"),
     Row("cpu_new", "CPU per new tunnel with one request, 8 at once", "µs"),
     Row("rate_1", "requests per second, 1 tunnel", "/s"),
     Row("rate_16", "requests per second, 16 tunnels", "/s"),
     Row("rate_64", "requests per second, 64 tunnels", "/s"),
     Row("rate_new", "new tunnels per second, 8 at once", "/s"),
     Row("median_1", "time of a request, 1 tunnel, median", "ms", 2),
+    Row("fresh", "time of a fresh client to an upstream 40 ms away, median; directly {direct:.0f} ms", "ms"),
     Row("first_byte", "first byte of an answer that takes a second", "ms", 1),
     Row("memory_idle", "memory after all these requests", "MB"),
     Row("memory_down", "memory at its peak in a download of {megabytes} MB", "MB"),
     Row("memory_up", "memory at its peak in an upload of {megabytes} MB", "MB"),
+    Row("cpu_down", "CPU of the download", "ms"),
+    Row("cpu_up", "CPU of the upload", "ms"),
+)
+
+LONG_ROWS = (
+    Row("growth_requests", "memory more after {requests:,} more requests", "MB", 1),
+    Row("growth_down", "memory more at the peak of a download of 1 GB", "MB", 1),
+    Row("growth_up", "memory more at the peak of an upload of 1 GB", "MB", 1),
     Row("cpu_down", "CPU of the download", "ms"),
     Row("cpu_up", "CPU of the upload", "ms"),
 )
@@ -94,6 +106,8 @@ def options():
     parser.add_argument("--megabytes", type=int, default=200, metavar="N", help="size of the long bodies")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes of ours; mitmdump has one")
     parser.add_argument("--quick", action="store_true", help="1 round of 0.2 s, with bodies of 20 MB")
+    parser.add_argument("--long", action="store_true", help="1 round of what takes long: many requests, 1 GB each way")
+    parser.add_argument("--requests", type=int, default=50_000, metavar="N", help="how many, with --long")
     parser.add_argument("--json", metavar="FILE", help="write every single result there")
     parser.add_argument("-o", "--output", metavar="FILE", help="write the table there instead of printing it")
     chosen = parser.parse_args()
@@ -101,6 +115,8 @@ def options():
         parser.error("CPU and memory are read from /proc, which only Linux has")
     if chosen.quick:
         chosen.rounds, chosen.seconds, chosen.megabytes = 1, 0.2, 20
+    if chosen.long:
+        chosen.rounds, chosen.megabytes = 1, 1000
     return chosen
 
 
@@ -113,22 +129,58 @@ def measure(folder, chosen):
     identity = leaf(authority.key_and_cert_pem, names=[HOST], now=time.time())
     with contextlib.ExitStack() as stack:
         port = stack.enter_context(peers.upstream(folder, identity=identity, credentials=credentials))
-        shared = {"upstream_ca": upstream_ca, "upstream_port": port, "credentials": credentials}
+        far = stack.enter_context(peers.distance(folder, port=port, milliseconds=40))
+        shared = {"upstream_ca": upstream_ca, "credentials": credentials}
         both = [
             stack.enter_context(peers.mitmdump(folder, **shared)),
-            stack.enter_context(peers.alter_egress(folder, **shared, workers=chosen.workers)),
+            stack.enter_context(peers.alter_egress(folder, **shared, ports=(port, far), workers=chosen.workers)),
         ]
         for number in range(chosen.rounds):
             print(f"round {number + 1} of {chosen.rounds}", file=sys.stderr)
             both.reverse()
             found = {peer.name: {} for peer in both}
-            for step in steps(port, chosen):
+            for step in (long_steps if chosen.long else steps)(port, far, chosen):
                 for peer in both:
                     found[peer.name] |= step(peer)
+            if not chosen.long:
+                token = f"Authorization: Bearer {credentials.token}\r\n"
+                found["direct"] = {"fresh": fresh(None, far, token, chosen.seconds, ca_file=str(upstream_ca))["median"]}
             yield found
 
 
-def steps(port, chosen):
+def fresh(peer, port, lines, seconds, *, ca_file=""):
+    """One client after the other, through a peer or straight to the upstream."""
+    return carry_out(
+        peer, {"mode": "fresh", "seconds": seconds, "ca_file": ca_file} | request("GET /small", port, lines)
+    )
+
+
+def long_steps(port, _, chosen):
+    """The same for what takes long. Memory is compared with what it was just before."""
+    size = chosen.megabytes * 1_000_000
+
+    def many(peer):
+        plan = {"mode": "kept", "seconds": chosen.seconds, "concurrency": 16} | request("GET /small", port, peer.tagged)
+        carry_out(peer, plan)
+        before, left = meter.resident(meter.tree(peer.pid)), chosen.requests
+        while left > 0:
+            left -= carry_out(peer, plan | {"seconds": 10})["requests"]
+        return {"growth_requests": (meter.resident(meter.tree(peer.pid)) - before) / 1e6}
+
+    def down(peer):
+        before = meter.resident(meter.tree(peer.pid)) / 1e6
+        found = carry_out(peer, {"mode": "transfer"} | request(f"GET /bytes/{size}", port, peer.tagged))
+        return {"cpu_down": found["cpu"] / 1000, "growth_down": found["peak"] - before}
+
+    def up(peer):
+        before = meter.resident(meter.tree(peer.pid)) / 1e6
+        found = carry_out(peer, {"mode": "transfer"} | request("POST /sink", port, peer.tagged, body=size))
+        return {"cpu_up": found["cpu"] / 1000, "growth_up": found["peak"] - before}
+
+    return many, down, up
+
+
+def steps(port, far, chosen):
     """What is measured in a round, one after the other: functions that take a peer and give values by row."""
     size = chosen.megabytes * 1_000_000
 
@@ -145,6 +197,13 @@ def steps(port, chosen):
         plan = {"mode": "kept", "seconds": chosen.seconds, "concurrency": 16}
         found = carry_out(peer, plan | request(target, port, tag, body=1024))
         return {"cpu_signed": found["cpu"]}
+
+    def as_user(peer):
+        plan = {"mode": "kept", "seconds": chosen.seconds, "concurrency": 16}
+        return {"cpu_user": carry_out(peer, plan | request("GET /small", port, peer.as_user or peer.tagged))["cpu"]}
+
+    def from_afar(peer):
+        return {"fresh": fresh(peer, far, peer.tagged, chosen.seconds)["median"]}
 
     def new(peer):
         plan = {"mode": "new", "seconds": chosen.seconds, "concurrency": 8}
@@ -164,14 +223,15 @@ def steps(port, chosen):
         found = carry_out(peer, {"mode": "transfer"} | request("POST /sink", port, peer.tagged, body=size))
         return {"cpu_up": found["cpu"] / 1000, "memory_up": found["peak"]}
 
-    return kept(1), kept(16), kept(64), signed, new, slow, down, up
+    return kept(1), kept(16), kept(64), signed, as_user, new, from_afar, slow, down, up
 
 
 def request(target, port, lines, *, body=0):
     """A request as a client writes it, for a plan."""
     usual = "User-Agent: bench/1\r\nAccept: */*\r\nAccept-Encoding: gzip, deflate\r\n"
     length = f"Content-Length: {body}\r\n" if body else ""
-    return {"head": f"{target} HTTP/1.1\r\nHost: {HOST}:{port}\r\n{usual}{lines}{length}\r\n", "body": body}
+    head = f"{target} HTTP/1.1\r\nHost: {HOST}:{port}\r\n{usual}{lines}{length}\r\n"
+    return {"head": head, "body": body, "port": port}
 
 
 def carry_out(peer, plan):
@@ -180,13 +240,16 @@ def carry_out(peer, plan):
 
     `cpu` of the proxy in µs per request, `rate` in requests per second, `median` time of one in ms, `peak` memory in MB.
     """
-    plan |= {"ca_file": peer.ca_file, "port": peer.port, "host": HOST, "connect": peer.connect}
+    plan |= {"host": HOST, "connect": ""}
+    if peer:
+        connect = f"CONNECT {HOST}:{plan['port']} HTTP/1.1\r\nHost: {HOST}:{plan['port']}\r\n{peer.proof}\r\n"
+        plan |= {"ca_file": peer.ca_file, "port": peer.port, "connect": connect}
     command = [sys.executable, Path(__file__).with_name("load.py")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as load:
         tell(load, json.dumps(plan))
         hear(load, peer)
         time.sleep(SETTLE)
-        processes = meter.tree(peer.pid)
+        processes = meter.tree(peer.pid) if peer else []
         before = meter.cpu_seconds(processes)
         with meter.Peak(processes) as peak:
             tell(load, "go")
@@ -210,20 +273,21 @@ def tell(process, line):
 def hear(process, peer):
     line = process.stdout.readline()
     if not line:
-        sys.exit(f"error: nothing was measured, since {peer.name} did not do its job")
+        sys.exit(f"error: nothing was measured, since {peer.name if peer else 'the upstream'} did not do its job")
     return line
 
 
 def table(results, chosen):
     """Markdown: medians over the rounds, and the median of the rounds' ratios."""
+    rows = LONG_ROWS if chosen.long else ROWS
+    direct = 0 if chosen.long else statistics.median(each["direct"]["fresh"] for each in results)
+    said = {"megabytes": chosen.megabytes, "requests": chosen.requests, "direct": direct}
     lines = [f"| {len(results)} x {chosen.seconds:g} s | mitmdump | alter-egress | ratio |", "|---|---:|---:|---:|"]
-    for row in ROWS:
+    for row in rows:
         theirs, ours = ([each[name][row.key] for each in results] for name in ("mitmdump", "alter-egress"))
-        ratio = statistics.median(b / a for a, b in zip(theirs, ours, strict=True))
+        ratio = statistics.median(b / a if a else math.inf for a, b in zip(theirs, ours, strict=True))
         values = " | ".join(f"{statistics.median(each):,.{row.digits}f} {row.unit}" for each in (theirs, ours))
-        lines.append(
-            f"| {row.text.format(megabytes=chosen.megabytes)} | {values} | {ratio:.{2 if ratio > 0.01 else 3}f} |"
-        )
+        lines.append(f"| {row.text.format(**said)} | {values} | {ratio:.{2 if ratio > 0.01 else 3}f} |")
     return "\n".join(lines) + "\n"
 
 

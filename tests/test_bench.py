@@ -21,7 +21,7 @@ def test_a_quick_run_finds_a_value_for_every_row_and_ends_what_it_started(tmp_pa
     )
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     (found,) = json.loads(result.read_text())["rounds"]
-    assert found.keys() == {"mitmdump", "alter-egress"}
+    assert found.keys() == {"mitmdump", "alter-egress", "direct"}
     assert all(value > 0 for values in found.values() for value in values.values())
     rows = [line for line in table.read_text().splitlines() if line.startswith("| ")][1:]
     assert len(rows) >= 16
