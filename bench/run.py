@@ -240,7 +240,7 @@ def carry_out(peer, plan):
 
     `cpu` of the proxy in µs per request, `rate` in requests per second, `median` time of one in ms, `peak` memory in MB.
     """
-    plan |= {"host": HOST, "connect": ""}
+    plan = plan | {"host": HOST, "connect": ""}
     if peer:
         connect = f"CONNECT {HOST}:{plan['port']} HTTP/1.1\r\nHost: {HOST}:{plan['port']}\r\n{peer.proof}\r\n"
         plan |= {"ca_file": peer.ca_file, "port": peer.port, "connect": connect}

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from addon.callers.jwt import Invalid, Unusable, explain, read, verify
+from addon.callers.jwt import Invalid, Unusable, explain, read, verification, verify
 from addon.callers.jwt.keys import LIMIT, parse_set, shared
 from tests.callers.attacks import ATTACKS, GOOD, PROVIDER
 from tests.provider import NOW, Provider, b64, compact, private_key, public_jwk, unb64
@@ -162,6 +162,30 @@ def test_a_header_parameter_is_ignored_only_where_the_record_says():
     token = PROVIDER.token(header={"x5t": "abc"})
     assert judge(token) == "parameters"
     assert judge(token, idp=PROVIDER.idp(headers=("x5t",))) == ""
+
+
+def test_a_signature_that_was_verified_before_says_nothing_else():
+    token = PROVIDER.token()
+    assert judge(token) == ""
+    head, claims, signature = token.split(".")
+    other = compact(
+        {"alg": "RS256", "typ": "JWT", "kid": "r1"}, PROVIDER.claims(sub="eve"), private_key("RS256", 9), "RS256"
+    )
+    assert judge(token, now=NOW + 700) == "expiry"
+    assert judge(f"{head}.{other.split('.')[1]}.{signature}") == "signature"
+    assert judge(f"{head}.{claims}.{other.split('.')[2]}") == "signature"
+    replaced = parse_set(document(public_jwk(private_key("RS256", 9), kid="r1", alg="RS256")), algorithms=("RS256",))
+    assert judge(token, keys=replaced) == "signature"
+
+
+def test_what_is_remembered_of_tokens_is_bounded_and_none_of_their_text(monkeypatch):
+    monkeypatch.setattr(verification, "_REMEMBERED", 2)
+    keys = PROVIDER.key_set
+    for number in range(5):
+        assert judge(PROVIDER.token(jti=f"t-{number}"), keys=keys) == ""
+    remembered = keys.named["r1"].verified
+    assert 0 < len(remembered) <= 2
+    assert all(len(each) == 32 for each in remembered)
 
 
 def test_a_token_expires_at_the_end_of_the_leeway():

@@ -33,10 +33,16 @@ class Unusable(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One key and the one algorithm it verifies. `material` is a public key of `cryptography`, or a shared secret."""
+    """
+    One key and the one algorithm it verifies. `material` is a public key of `cryptography`, or a shared secret.
+
+    `verified` remembers tokens (their SHA-256) whose signature is by this key: a user sends the same one many times. It is
+    no answer to anything else, and is gone with the key.
+    """
 
     algorithm: str
     material: Any = field(repr=False)
+    verified: set[bytes] = field(default_factory=set, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
