@@ -260,8 +260,9 @@ class Gate:
             session = self._sessions.values(grant) if self._sessions.concern(grant) else None
             needed = body_sha256 if permit.authorized.plan.needs_body else None
             outgoing, permit.screen = pipeline.inject(
-                permit.authorized, vault=self._vault, body_sha256=needed, session=session
-            )
+                permit.authorized, vault=self._vault, body_sha256=needed, session=session,
+                hides_bound=self._settings.redact == "bound",
+            )  # fmt: skip
         except Refusal as refusal:
             return self.abandon(permit, refusal.code)
         except Exception as error:  # noqa: BLE001  whatever it is, the request does not leave

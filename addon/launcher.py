@@ -69,6 +69,7 @@ def parse(argv: list[str]) -> Settings:
     add("--engine", choices=["auto", "stock"], default="auto", help="auto: HTTP/1.1 tunnels on the fast path; stock: everything on mitmproxy's own layers (default: auto)")  # fmt: skip
     add("--upstream-ca", default="", metavar="FILE", help="CA certificates to trust upstream, besides the public ones")
     add("--max-signed-body", default="64MiB", metavar="SIZE", help="largest body that is held to be hashed for a signature (default: 64MiB)")  # fmt: skip
+    add("--redact", choices=["used", "bound"], default="used", help="make unreadable in a response: the secret it was asked for with, or every value of every secret bound to that host (default: used)")  # fmt: skip
     add("--audit-durability", choices=["power", "process"], default="power", help="records survive a power loss, or only the death of the process (default: power)")  # fmt: skip
     add("--approval-webhook", default="", metavar="URL", help="tell this address of requests that wait for approval; signed with the key in webhook.key")  # fmt: skip
     chosen = parser.parse_args(argv)
@@ -84,6 +85,7 @@ def parse(argv: list[str]) -> Settings:
         connect_to=tuple(chosen.connect_to),
         upstream_ca=str(Path(chosen.upstream_ca).absolute()) if chosen.upstream_ca else "",
         max_signed_body=parse_size(chosen.max_signed_body),
+        redact=chosen.redact,
         audit_durability=chosen.audit_durability,
         approval_webhook=chosen.approval_webhook,
     )

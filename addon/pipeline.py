@@ -240,24 +240,33 @@ class Injected(NamedTuple):
 
 
 def inject(
-    authorized: Authorized, *, vault: Vault, body_sha256: str | None = None, session: Values | None = None
+    authorized: Authorized,
+    *,
+    vault: Vault,
+    body_sha256: str | None = None,
+    session: Values | None = None,
+    hides_bound: bool = False,
 ) -> Injected:
     """
     Steps 7 and 8: what to send. Raises Refusal, Fault.
 
     `body_sha256` (hex) is given exactly when the plan needs it; `session` are temporary values, made of the stored ones.
+    With `hides_bound`, the response must show no value of any secret that is bound to the destination, retired ones included.
     """
     grant = authorized.grant
     kind, binding = credentials.kind(grant.kind), bindings.load(grant.binding)
     values = vault.open(grant) if session is None else session
     redacts = "no-redact" not in binding.flags
     hidden = kind.hidden(values, binding=binding) if redacts else ()
-    screen = Screen(hidden, cookies="cookies" in binding.flags, decodes=kind.sent)
+    if redacts and hides_bound:
+        hidden = tuple({*hidden, *vault.texts_for(authorized.target.host, authorized.target.port)})
+    whole = kind.sent or hides_bound
+    screen = Screen(hidden, cookies="cookies" in binding.flags, decodes=whole)
     if screen.knows(authorized.head):
         _refuse("secret_in_request")
     outgoing = authorized.plan.apply(values, target=authorized.target, body_sha256=body_sha256)
     if redacts:
-        outgoing = outgoing._replace(head=ask_plainly(outgoing.head, whole=kind.sent))
+        outgoing = outgoing._replace(head=ask_plainly(outgoing.head, whole=whole))
     return Injected(outgoing, screen)
 
 

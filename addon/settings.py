@@ -27,6 +27,7 @@ class Settings:
     connect_to: tuple[str, ...] = ()
     upstream_ca: str = ""
     max_signed_body: int = 64 * MEBIBYTE
+    redact: str = "used"
     audit_durability: str = "power"
     approval_webhook: str = ""
 
@@ -44,6 +45,8 @@ class Settings:
             raise Usage(f"not a choice for untagged traffic: {self.untagged!r}", hint="use pass or deny")
         if self.engine not in {"auto", "stock"}:
             raise Usage(f"not an engine: {self.engine!r}", hint="use auto or stock")
+        if self.redact not in {"used", "bound"}:
+            raise Usage(f"not a choice of what to redact: {self.redact!r}", hint="use used or bound")
         if self.audit_durability not in {"power", "process"}:
             raise Usage(f"not a durability: {self.audit_durability!r}", hint="use power or process")
         if self.approval_webhook:

@@ -155,6 +155,17 @@ def read(database: Database, *, digest: bytes, tag: str) -> Lookup:
     return Lookup(_key(row[:9], row[35]) if row[0] else None, _grant(row[9:], rows) if row[9] and row[18] else None)
 
 
+def versions_for(database: Database, host: str, port: int) -> list[tuple[str, int]]:
+    """Every stored version that is bound to a destination: the id of its secret, and its number. Raises Fault."""
+    wildcard = "*." + host.partition(".")[2]
+    rows = query(
+        database,
+        "SELECT DISTINCT secret_id, version FROM destinations WHERE port = :port AND pattern IN (:host, :wildcard)",
+        {"host": host, "wildcard": wildcard, "port": port},
+    )
+    return [(str(secret_id), int(number)) for secret_id, number in rows]
+
+
 def version(database: Database, secret_id: str, number: int) -> tuple[str, bytes, Sealed]:
     """Kind, binding and sealed values of one stored version. Raises Fault when it is gone, or the vault cannot answer."""
     rows = query(

@@ -134,6 +134,15 @@ class Vault:
             self._known.refresh()
         return self._known.find(head)
 
+    def texts_for(self, host: str, port: int) -> tuple[str, ...]:
+        """
+        What nobody should see of any stored version of any secret that is bound to a destination.
+
+        Raises Fault if one cannot be opened: it may have been, before.
+        """
+        versions = lookup.versions_for(self.database, host, port)
+        return tuple(text for secret_id, version in versions for text in self._reveal(secret_id, version))
+
     def _reveal(self, secret_id: str, version: int) -> Iterable[str]:
         """The texts of one stored version that nobody should see. Raises Fault."""
         kind, binding, sealed = lookup.version(self.database, secret_id, version)

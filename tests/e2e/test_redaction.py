@@ -320,6 +320,17 @@ def test_a_value_of_the_vault_leaves_in_no_request_at_all(engine, launch, upstre
     assert not [value for value in (old, new) if value in stage.proxy.log]
 
 
+@pytest.mark.parametrize("redact", ["used", "bound"])
+def test_what_was_ever_bound_to_a_host_can_be_hidden_as_well(engine, launch, played, redact):
+    """Created with one secret, or before it was rotated, and read with another."""
+    stage = launch("--redact", redact, engine=engine)
+    stage.vaultctl.rotate("bearer", token="sk_test_rotated_0123456789abcdef")
+    path = played(answering(f"{TOKEN} {VALUES['header']['api_key']}".encode()))
+    with stage.client() as client:
+        got = client.get(f"https://{HOST}{path}", headers=stage.tag()).text
+    assert got == f"{STARS if redact == 'bound' else TOKEN} {VALUES['header']['api_key']}"
+
+
 def test_a_query_that_holds_the_secret_is_refused(stage, ask, upstream):
     refusal(ask(f"/echo?key={TOKEN}"), "secret_in_request", status=403, stage=stage)
     assert upstream.untouched(HOST)
