@@ -21,7 +21,7 @@ from addon.audit.writer import Writer
 from addon.callers import KeySource
 from addon.complaints import complain
 from addon.consent import Shown
-from addon.errors import Fault, Refusal
+from addon.errors import Fault, OperatorError, Refusal
 from addon.model import Clock, Head, Outgoing, Record, Request
 from addon.network import port_allowed
 from addon.pipeline import Authorized, Local, Refused, Untagged
@@ -340,6 +340,13 @@ class Gate:
             self._limits.give_back(authorized.receipt)
         except Fault as fault:  # counted too much rather than too little
             complain("a limit could not be given back", fault)
+
+    def tidy(self) -> None:
+        """Destroy what is stored beyond its time; to be asked for now and then. Nobody can use it in the meantime."""
+        try:
+            self._vault.destroy_expired(now=self._clock())
+        except (Fault, OperatorError) as error:
+            complain("versions whose grace is over could not be destroyed", error)
 
     def bound(self, host: str, port: int) -> bool:
         """Whether an active secret is bound to a destination. Raises Fault."""

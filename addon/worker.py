@@ -12,13 +12,17 @@ import signal
 import socket
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from addon import process
 from addon.errors import OperatorError
 from addon.settings import Settings
 
+if TYPE_CHECKING:
+    from addon.gate import Gate
+
 DRAIN_SECONDS = 30.0
+TIDY_SECONDS = 60.0
 
 
 def main() -> int:
@@ -49,6 +53,7 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
     await loop.connect_read_pipe(lambda: _Lifeline(stop), sys.stdin)
+    tidying = asyncio.create_task(_tidy(proxy.gate))
     instance: ServerInstance[Any] = ServerInstance.make("regular", proxy.server)
     server = await asyncio.start_server(instance.handle_stream, sock=listener, backlog=1024)
     sys.stdout.write("ready\n")
@@ -56,6 +61,7 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
     waiting = asyncio.create_task(stop.wait())
     await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
     server.close()
+    tidying.cancel()
     deadline = time.monotonic() + DRAIN_SECONDS
     while proxy.gate.active and time.monotonic() < deadline:  # noqa: ASYNC110  a counter, polled only here
         await asyncio.sleep(0.02)
@@ -63,6 +69,12 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
     with contextlib.suppress(asyncio.CancelledError):
         await running
     proxy.audit.close()
+
+
+async def _tidy(gate: "Gate") -> None:
+    while True:
+        await asyncio.sleep(TIDY_SECONDS)
+        gate.tidy()
 
 
 class _Lifeline(asyncio.Protocol):

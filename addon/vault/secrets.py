@@ -138,6 +138,25 @@ class Secrets:
             connection.execute("DELETE FROM secrets WHERE id = ?", (secret_id,))
             log.append(connection, at=now, action="secret.delete", subject=name, secret_id=secret_id, grants=grants)
 
+    def expired(self, *, now: float) -> int:
+        """How many versions are left whose grace is over. Raises Fault."""
+        rows = query(
+            self._database,
+            "SELECT count(*) FROM versions v JOIN secrets s ON s.id = v.secret_id"
+            " WHERE v.destroys_at <= :now AND v.version <> s.current",
+            {"now": now},
+        )
+        return int(rows[0][0])
+
+    def destroy_expired(self, *, now: float) -> int:
+        """Destroy those, as every new version of any secret does; how many there were. Raises Locked."""
+        with write(self._database) as connection:
+            due = self.expired(now=now)
+            if due:
+                self._destroy_expired(connection, now)
+                log.append(connection, at=now, action="secret.expire", subject="", versions=due)
+        return due
+
     def find(self, name: str) -> str:
         """The id of a secret, whatever else of it can be read. Raises NotFound."""
         rows = query(self._database, "SELECT id FROM secrets WHERE name = :name", {"name": name})

@@ -5,6 +5,7 @@ The vault of one installation: `vault.db`, and for the proxy the private key tha
 passes a keyring, and `open` is the only line of the product that sees plaintext.
 """
 
+import contextlib
 import json
 import uuid
 from collections.abc import Iterable
@@ -112,6 +113,17 @@ class Vault:
     def first_bad_change(self) -> int | None:
         """The number of the first entry of the admin log that is not as it was written, or None. Raises Fault."""
         return log.first_bad(self.database)
+
+    def destroy_expired(self, *, now: float) -> int:
+        """
+        Destroy the versions whose grace is over, over a connection of its own if there are any; how many there were.
+
+        Raises Fault or Locked when the vault cannot be read or written.
+        """
+        if not self.secrets.expired(now=now):
+            return 0
+        with contextlib.closing(database.connect(self.home / DATABASE, writable=True)) as data:
+            return Secrets(data, self.id).destroy_expired(now=now)
 
     def lookup(self, *, digest: bytes, tag: str) -> Lookup:
         """What is stored about a key and a grant id, now. Raises Fault."""

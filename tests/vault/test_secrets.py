@@ -5,6 +5,7 @@ import pytest
 from addon.binding import Binding, Placement
 from addon.errors import Conflict, Corrupt, Fault, NotFound, Usage
 from addon.pipeline import Authorized, inject
+from addon.vault import Vault, log
 from addon.vault.database import query
 
 HOSTS = (("api.stripe.test", 443),)
@@ -186,6 +187,19 @@ def test_after_its_grace_it_cannot_and_is_gone_with_the_next_change(story, secre
     secrets.rotate("openai", values={"token": "x"}, now=story.now + 61)
     assert versions(story) == [2]
     assert query(story.vault.database, "SELECT count(*) FROM wraps w JOIN secrets s ON s.id = w.secret_id WHERE s.name = 'stripe'", {}) == [(1,)]  # fmt: skip
+
+
+def test_a_proxy_destroys_it_by_itself_when_its_grace_is_over(story, secrets):
+    secrets.rotate("stripe", values={"token": "second"}, now=story.now, grace=60)
+    reader = Vault.connect(story.vault.home, writable=False)
+    assert reader.destroy_expired(now=story.now + 59) == 0
+    assert versions(story) == [1, 2]
+    assert reader.destroy_expired(now=story.now + 60) == 1
+    assert versions(story) == [2]
+    assert reader.destroy_expired(now=story.now + 60) == 0
+    assert story.vault.first_bad_change() is None
+    assert log.entries(story.vault.database)[-1].action == "secret.expire"
+    reader.close()
 
 
 def test_without_a_grace_to_spend_the_old_version_is_gone_at_once(story, secrets):
