@@ -5,8 +5,8 @@ What stands for the body in a signature: its hash, or one of the words of the sp
     64 hex digits                            the same; the service compares it with the body, so it needs no trust
     UNSIGNED-PAYLOAD                         the same where the service takes it, else as if nothing had been sent
     STREAMING-UNSIGNED-PAYLOAD-TRAILER       the same
-    STREAMING-AWS4-HMAC-SHA256-PAYLOAD, and  the same, for S3: the chunks are signed again as they pass (aws_chunks)
-      the same with -TRAILER
+    STREAMING-AWS4-HMAC-SHA256-PAYLOAD, and  the same, for S3: the chunks are signed again as they pass (aws_chunks).
+      the same with -TRAILER                 Refused under SigV4a, whose chunks we cannot sign
     any other                                refused: events, and chunks signed otherwise
     none, and no body                        the hash of nothing
     none, and a body                         UNSIGNED-PAYLOAD for S3, whose connection is TLS; else the body's hash
@@ -53,7 +53,7 @@ def payload(head: Head, scope: Scope, *, presigned: Iterable[Pair] | None) -> st
         return claimed.lower()
     if claimed in (_UNSIGNED, _UNSIGNED_TRAILER) and takes_unsigned:
         return claimed
-    if claimed in aws_chunks.SIGNED and scope.family == "s3" and presigned is None:
+    if claimed in aws_chunks.SIGNED and scope.family == "s3" and not scope.asymmetric and presigned is None:
         return claimed
     if sent or claimed not in ("", _UNSIGNED):
         raise Refusal("signing_unsupported")

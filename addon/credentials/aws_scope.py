@@ -25,6 +25,7 @@ S3_FAMILY: Final = frozenset({"s3", "s3express", "s3-outposts", "s3-object-lambd
 """Services whose canonical path is the path itself (no second encoding, no dot segments) and that take unsigned bodies."""
 
 _REGION = re.compile(r"[a-z0-9-]{1,64}")
+_REGIONS = re.compile(r"[a-z0-9-]{0,63}\*|[a-z0-9-]{1,64}")
 _NOT_V4 = "not signed with SigV4"
 
 # Rules on the labels left of ".amazonaws.com", before a region is looked for: service, region, region if nobody says one.
@@ -36,9 +37,13 @@ _REGIONLESS = [
     (r"globalaccelerator", "globalaccelerator", "us-west-2", None),
     (r"(ec2|rds|autoscaling|elasticloadbalancing|elasticmapreduce|monitoring)", r"\1", "us-east-1", None),
 ]
-_SIGV4A_ONLY = re.compile(
-    r".+\.mrap\.accesspoint\.s3-global|.+\.endpoint\.events|.+\.endpoints\.email|[0-9]{12}\.cloudfront-kvs\.global"
-)
+# Rules on the same labels, for hosts that take only SigV4a: no region is theirs.
+_ASYMMETRIC = [
+    (re.compile(r".+\.accesspoint\.s3-global"), "s3"),
+    (re.compile(r".+\.endpoint\.events"), "events"),
+    (re.compile(r".+\.endpoints\.email(?:\.us-gov|\.global)?"), "ses"),
+    (re.compile(r"[0-9]{12}\.cloudfront-kvs\.global"), "cloudfront-keyvaluestore"),
+]
 _DASHED_S3 = re.compile(r"(?:.+\.)?s3-(?:fips-)?([a-z]+(?:-[a-z]+)+-[0-9]+)")
 
 # Rules on a whole template. ".on.aws" stays in the template: customers have names of their own under it.
@@ -80,10 +85,15 @@ _PRIVATE_LINK = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """`family` is `s3` or `aws`: which of the two canonical forms of a path the service uses."""
+    """
+    `asymmetric` is whether the signature is Version 4a: then `region` is a set, "*" or names with a comma between them.
+
+    `family` is `s3` or `aws`: which of the two canonical forms of a path the service uses.
+    """
 
     service: str
     region: str
+    asymmetric: bool = False
 
     @property
     def family(self) -> str:
@@ -116,11 +126,16 @@ class Table(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What an AWS host says. `default` is the region when neither host, binding nor client says one."""
+    """
+    What an AWS host says.
+
+    `default` is the region when neither host, binding nor client says one; `asymmetric`, that it takes only SigV4a.
+    """
 
     services: Mapping[str, str]
     region: str | None
     default: str | None = None
+    asymmetric: bool = False
 
     def service(self, path: bytes) -> str | None:
         """The service that answers on `path`."""
@@ -134,36 +149,55 @@ def scope(
     path: bytes = b"/",
     services: Sequence[str] = (),
     regions: Sequence[str] = (),
-    client_scope: tuple[str, str] | None = None,
+    client_scope: Scope | None = None,
 ) -> Scope:
     """
     The scope for a normalised host.
 
     `services` and `regions` are what the binding names, if anything: nothing else is signed for
-    (`signing_scope_not_bound`). `client_scope` is the (service, region) of the client's own signature, which decides only
-    between what the binding names, and where neither host nor binding says a region. Raises Refusal with
-    `signing_scope_unknown` when nothing says it, and with `signing_unsupported` for hosts that want another signature
-    than SigV4.
+    (`signing_scope_not_bound`). `client_scope` is that of the client's own signature, which decides only between what the
+    binding names, and where neither host nor binding says a region. If it is asymmetric, so is the answer, for the
+    regions it states: all of them must be bound, and "*" is bound where no region is named. Raises Refusal with
+    `signing_scope_unknown` when nothing says it, and with `signing_unsupported` for hosts that want another signature.
     """
-    claimed_service, claimed_region = client_scope or (None, None)
     found = _find(host)
-    named = found.service(path) if found else _choose(services, claimed_service)
-    if named is None:
-        raise Refusal("signing_scope_unknown")
-    if named == _NOT_V4:
-        raise Refusal("signing_unsupported")
-    if services and named not in services:
+    service = _service(found, path, bound=services, claimed=client_scope.service if client_scope else None)
+    at, default = (found.region, found.default) if found else (None, None)
+    if regions and at and at not in regions:
         raise Refusal("signing_scope_not_bound")
-    if claimed_service != named:
-        claimed_region = None
-    region, default = (found.region, found.default) if found else (None, None)
-    if region is None:
-        region = (_choose(regions, claimed_region) if regions else claimed_region) or default
+    if client_scope and client_scope.asymmetric:
+        return Scope(service, _region_set(client_scope.region or at, bound=regions), asymmetric=True)
+    if found and found.asymmetric:
+        return Scope(service, _region_set(None, bound=regions), asymmetric=True)
+    claimed = client_scope.region if client_scope and client_scope.service == service else None
+    region = at or (_choose(regions, claimed) if regions else claimed) or default
     if region is None or not _REGION.fullmatch(region):
         raise Refusal("signing_scope_unknown")
     if regions and region not in regions:
         raise Refusal("signing_scope_not_bound")
-    return Scope(named, region)
+    return Scope(service, region)
+
+
+def _service(found: Found | None, path: bytes, *, bound: Sequence[str], claimed: str | None) -> str:
+    """The service that the host says, else the binding. Raises Refusal."""
+    service = found.service(path) if found else _choose(bound, claimed)
+    if service is None:
+        raise Refusal("signing_scope_unknown")
+    if service == _NOT_V4:
+        raise Refusal("signing_unsupported")
+    if bound and service not in bound:
+        raise Refusal("signing_scope_not_bound")
+    return service
+
+
+def _region_set(stated: str | None, *, bound: Sequence[str]) -> str:
+    """The regions stated, else those bound, else all. Raises Refusal for what are no names, and for names not bound."""
+    names = [name.strip() for name in (stated or ",".join(bound) or "*").split(",")]
+    if not all(map(_REGIONS.fullmatch, names)):
+        raise Refusal("signing_scope_unknown")
+    if bound and not set(names) <= set(bound):
+        raise Refusal("signing_scope_not_bound")
+    return ",".join(names)
 
 
 def _choose(bound: Sequence[str], claimed: str | None) -> str | None:
@@ -236,8 +270,9 @@ def split(host: str, partitions: Sequence[Partition]) -> Split | None:
 
 
 def _regionless(parts: Split) -> Found | None:
-    if _SIGV4A_ONLY.fullmatch(parts.left):
-        return Found({"": _NOT_V4}, None)
+    for asymmetric, service in _ASYMMETRIC:
+        if asymmetric.fullmatch(parts.left):
+            return Found({"": service}, None, asymmetric=True)
     dashed = _DASHED_S3.fullmatch(parts.left)
     if dashed and any(owner.region.fullmatch(dashed[1]) for owner in parts.owners):
         return Found({"": "s3"}, dashed[1])

@@ -5,7 +5,8 @@ AWS Signature Version 4 (https://docs.aws.amazon.com/IAM/latest/UserGuide/refere
     body        the client's hash where it sent one, UNSIGNED-PAYLOAD for S3, else the hash of the body, which is held;
                 signed chunks are signed again as they pass
     presigned   signed again where it stands; Version 2 becomes 4
-    refused     event streams, POST policies, SigV4a, S3 Express: `signing_unsupported`
+    SigV4a      for hosts that take nothing else and clients that signed with it, where awscrt is installed
+    refused     event streams, POST policies, S3 Express: `signing_unsupported`
 """
 
 import re

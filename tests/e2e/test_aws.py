@@ -481,7 +481,7 @@ def test_the_javascript_sdk(cloud, node_sdk):
         ("PUT", "/k", {"Content-Encoding": "aws-chunked"}),
         ("POST", "/k", {"Content-Type": "application/vnd.amazon.eventstream"}),
         ("POST", "/", {"Content-Type": "multipart/form-data; boundary=x"}),
-        ("PUT", "/k?X-Amz-Algorithm=AWS4-ECDSA-P256-SHA256&X-Amz-Expires=9&X-Amz-Signature=0", {}),
+        ("PUT", "/k?X-Amz-Algorithm=AWS4-HMAC-SHA512&X-Amz-Expires=9&X-Amz-Signature=0", {}),
         ("PUT", "/k?AWSAccessKeyId=x&Signature=y&Expires=soon", {}),
     ],
 )
