@@ -1,8 +1,6 @@
 """SDKs try again when AWS stumbles, and every attempt is a request of its own: decided, recorded and signed anew."""
 
 import contextlib
-import subprocess
-import sys
 import time
 from dataclasses import replace
 
@@ -14,7 +12,7 @@ from botocore.retries.standard import ExponentialBackoff
 
 from tests.e2e import aws
 from tests.e2e.behaviours import BEHAVIOURS
-from tests.e2e.product import environment, routes
+from tests.e2e.product import routes
 from tests.e2e.stage import AWS_ID, AWS_SECRET, Stage
 from tests.e2e.upstream import Upstream
 from vaultctl.sigv4_check import verify
@@ -190,16 +188,6 @@ def test_the_aws_cli_tries_again(stumbling, upstream, stumble, awscli, tmp_path)
     stumble(503, "drop")
     (tmp_path / "file").write_bytes(BODY)
     command = [awscli, "--region", "eu-west-1", "s3", "cp", "file", f"s3://{BUCKET}/shaky/cli"]
-    done = subprocess.run(
-        [
-            sys.executable, "-m", "vaultctl", "run", "--grant", stumbling.grants["shaky"], "--proxy",
-            stumbling.proxy.address, "--", *command,
-        ],
-        capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path,
-        env=environment(
-            ALTER_HOME=str(stumbling.vaultctl.home), HOME=str(tmp_path), AWS_RETRY_MODE="standard", AWS_MAX_ATTEMPTS="3"
-        ),
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    aws.run(stumbling, "shaky", *command, home=tmp_path, AWS_RETRY_MODE="standard", AWS_MAX_ATTEMPTS="3")
     check(upstream.seen(S3), count=3)
     assert BODY in upstream.last.body
