@@ -65,10 +65,21 @@ def make_seed(seed, home, *, s3, moto, trust):
             put("minting", moto, moto.key, "--allow-credential-minting"),
             put("role", moto, moto.key, "--assume-role", make_role(moto, trust=trust), "--external-id", "x1"),
             put("lost-role", moto, (moto.key[0], "wrong"), "--assume-role", "arn:aws:iam::123456789012:role/lost"),
+            put("any", Any, (AWS_ID, AWS_SECRET)),
             put("own", Own, (AWS_ID, AWS_SECRET), "--service", "s3", "--region", "local", "--region", "remote"),
         ]
     )
     return replace(seed, home=home, grants=seed.grants | grants)
+
+
+class Any:
+    """Every service in two regions. Nobody answers for most of them."""
+
+    hosts = (
+        "iam.amazonaws.com",
+        *(f"*.{prefix}eu-west-1.amazonaws.com" for prefix in ("", "ecr.", "sso.", "s3-control.")),
+        *(f"*.{prefix}us-east-1.amazonaws.com" for prefix in ("", "s3.", "s3express-use1-az6.")),
+    )
 
 
 class Own:
