@@ -13,7 +13,7 @@ import re
 from typing import ClassVar
 
 from addon.binding import Binding
-from addon.credentials import aws_body, aws_minting, aws_request, aws_role, aws_scope, aws_signer, placement
+from addon.credentials import aws_body, aws_hosts, aws_minting, aws_request, aws_role, aws_scope, aws_signer, placement
 from addon.credentials.aws_request import AwsRequest
 from addon.credentials.kind import Field
 from addon.errors import Usage
@@ -71,6 +71,6 @@ KIND = SigV4()
 
 def load() -> None:
     """Read the tables and import the signers now: the first request would wait half a second for them."""
-    aws_scope.load()
+    aws_hosts.load()
     aws_minting.load()
     aws_signer.load()
