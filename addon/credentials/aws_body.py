@@ -46,7 +46,7 @@ def payload(head: Head, scope: Scope, *, presigned: Iterable[Pair] | None) -> st
     `signing_unsupported`.
     """
     sent = _sent(head.headers) or {p.value for p in presigned or () if p.name.lower() == HEADER.decode()}
-    _check_framing(head, scope, sent)
+    _check_framing(head, scope, sent, presigned=presigned is not None)
     takes_unsigned = scope.family == "s3" or scope.service in _TAKE_UNSIGNED
     claimed = sent.pop() if len(sent) == 1 else ""
     if _SHA256.fullmatch(claimed):
@@ -85,10 +85,12 @@ def _sent(headers: Headers) -> set[str]:
     return {v.strip().decode("latin-1") for n, v in headers if n.lower() == HEADER} - {""}
 
 
-def _check_framing(head: Head, scope: Scope, sent: set[str]) -> None:
+def _check_framing(head: Head, scope: Scope, sent: set[str], *, presigned: bool) -> None:
     """Raises Refusal for a body whose signatures we cannot make, and for chunks that would be stored as they are."""
     for name, value in head.headers:
         lower, text = name.lower(), value.lower()
+        if lower == HEADER and scope.asymmetric and presigned:
+            raise Refusal("signing_unsupported")  # awscrt cannot sign it there
         if lower == b"content-encoding" and b"aws-chunked" in text and not (len(sent) == 1 and sent <= _CHUNKED):
             raise Refusal("signing_unsupported")
         if lower == b"content-type" and b"application/vnd.amazon.eventstream" in text:

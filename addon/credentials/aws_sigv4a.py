@@ -24,6 +24,7 @@ from addon.errors import Fault, Refusal
 ALGORITHM: Final = "AWS4-ECDSA-P256-SHA256"
 
 _MADE_BY_AWSCRT = {"x-amz-date", "x-amz-content-sha256", "x-amz-security-token", "x-amz-region-set"}
+"""Headers that awscrt adds, as it is told to, and will not be given."""
 
 
 def check() -> None:
@@ -33,36 +34,29 @@ def check() -> None:
 
 def authorization(request: Signable, *, key: Key, scope: Scope) -> str:
     """The value of `Authorization`. Date, hash, token and region set are among the headers of the request already."""
-    crt = _awscrt()
+    auth = _awscrt().auth
     made = _sign(
         request,
         key=key,
         scope=scope,
-        left_out=_MADE_BY_AWSCRT,
-        signature_type=crt.auth.AwsSignatureType.HTTP_REQUEST_HEADERS,
-        signed_body_header_type=crt.auth.AwsSignedBodyHeaderType.X_AMZ_CONTENT_SHA_256,
+        signature_type=auth.AwsSignatureType.HTTP_REQUEST_HEADERS,
+        signed_body_header_type=auth.AwsSignedBodyHeaderType.X_AMZ_CONTENT_SHA_256,
     )
     return str(made.headers.get("Authorization"))
 
 
 def presign(request: Signable, *, key: Key, scope: Scope, seconds: int) -> str:
     """The query of a presigned URL that lives for so many seconds, its signature at the end."""
-    made = _sign(
-        request,
-        key=key,
-        scope=scope,
-        left_out=set(),
-        signature_type=_awscrt().auth.AwsSignatureType.HTTP_REQUEST_QUERY_PARAMS,
-        expiration_in_seconds=seconds,
-    )
+    kind = _awscrt().auth.AwsSignatureType.HTTP_REQUEST_QUERY_PARAMS
+    made = _sign(request, key=key, scope=scope, signature_type=kind, expiration_in_seconds=seconds)
     return str(made.path).partition("?")[2]
 
 
-def _sign(request: Signable, *, key: Key, scope: Scope, left_out: set[str], **options: Any) -> Any:
+def _sign(request: Signable, *, key: Key, scope: Scope, **options: Any) -> Any:
     """The request as awscrt has signed it. Its path is normalised and encoded again only where the service does so."""
     crt = _awscrt()
     encode_again = scope.family != "s3"
-    headers = [(name, value) for name, value in request.headers.items() if name not in left_out]
+    headers = [(name, value) for name, value in request.headers.items() if name not in _MADE_BY_AWSCRT]
     config = crt.auth.AwsSigningConfig(
         algorithm=crt.auth.AwsSigningAlgorithm.V4_ASYMMETRIC,
         credentials_provider=crt.auth.AwsCredentialsProvider.new_static(key.access_key, key.secret_key, key.token),
@@ -80,7 +74,7 @@ def _sign(request: Signable, *, key: Key, scope: Scope, left_out: set[str], **op
     except TypeError:  # a header whose bytes are not UTF-8, which awscrt cannot be given
         raise Refusal("signing_unsupported") from None
     signing = crt.auth.aws_sign_request(subject, config)
-    if not signing.done():  # with a key at hand it is done by the caller's own thread
+    if not signing.done() or signing.exception():  # with a key at hand it is done by the caller's own thread
         raise Fault("fault", "awscrt has not signed")
     return signing.result()
 

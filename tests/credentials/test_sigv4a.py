@@ -3,6 +3,7 @@
 import hashlib
 import subprocess
 import sys
+from concurrent.futures import Future
 
 import pytest
 from cryptography.exceptions import InvalidSignature
@@ -11,8 +12,8 @@ from addon.binding import Binding
 from addon.credentials import aws_scope, aws_sigv4a, sigv4
 from addon.credentials.aws_scope import Scope
 from addon.credentials.kind import Target
-from addon.errors import Refusal
-from addon.model import Head, Values
+from addon.errors import Fault, Refusal
+from addon.model import Values
 from tests.credentials.sigv4a_verifier import private_key, verify
 
 NOW = 1_440_938_160.0  # 2015-08-30T12:36:00Z
@@ -264,6 +265,15 @@ def test_a_token_is_part_of_a_presigned_url(head):
     assert b"X-Amz-Security-Token=to%2Fken" in sent.target
 
 
+def test_a_hash_in_the_query_of_a_presigned_url_stays_and_one_in_a_header_is_refused(head):
+    request = head(f"GET /k?X-Amz-Content-Sha256=UNSIGNED-PAYLOAD&{PRESIGNED.format('*')}", ("Host", POINT))
+    said, sent = sign(request, POINT)
+    assert (said.payload, sent.target.count(b"UNSIGNED-PAYLOAD")) == ("UNSIGNED-PAYLOAD", 1)
+    for stated in ("UNSIGNED-PAYLOAD", EMPTY, ""):
+        request = head(f"GET /k?{PRESIGNED.format('*')}", ("Host", POINT), ("x-amz-content-sha256", stated))
+        assert code(request, POINT) == "signing_unsupported"
+
+
 def test_a_url_presigned_with_version_4_becomes_4a_where_nothing_else_is_taken(head):
     old = PRESIGNED.format("*").replace("ECDSA-P256-SHA256", "HMAC-SHA256").replace("%2Fs3", "%2Fus-east-1%2Fs3")
     said, _ = sign(head(f"GET /k?{old}", ("Host", POINT)), POINT)
@@ -338,11 +348,10 @@ sigv4.load()
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
 
 
-def test_what_awscrt_does_not_finish_at_once_is_not_sent(head, monkeypatch):
-    class Unfinished:
-        def done(self):
-            return False
-
-    monkeypatch.setattr(aws_sigv4a._awscrt().auth, "aws_sign_request", lambda *_: Unfinished())
-    with pytest.raises(Exception, match="awscrt has not signed"):
-        send(Head("GET", b"/", ((b"Host", POINT.encode()),)), POINT)
+def test_what_awscrt_does_not_sign_at_once_is_not_sent(head, monkeypatch):
+    failed = Future()
+    failed.set_exception(RuntimeError("no"))
+    for answer in (Future(), failed):
+        monkeypatch.setattr(aws_sigv4a._awscrt().auth, "aws_sign_request", lambda *_, answer=answer: answer)
+        with pytest.raises(Fault, match="awscrt has not signed"):
+            send(head("GET /", ("Host", POINT)), POINT)
