@@ -53,7 +53,7 @@ CODES: dict[str, Code] = {
     "not_delegable": Code(409, "The grant cannot be delegated now.", "It must be live and issued with --delegable, the agent enabled, and the user's token fresh."),
     "grant_ambiguous": Code(409, "More than one grant of this session fits the destination.", "Name one with X-Alter-Grant."),
     "body_too_large": Code(413, "The body is too large to be held for signing.", "Send x-amz-content-sha256, or raise --max-signed-body."),
-    "signing_unsupported": Code(422, "This kind of AWS request cannot be signed here.", "Event streams, SigV4a, S3 Express sessions and POST policies are not supported; signed chunks are, framed as S3 documents them."),
+    "signing_unsupported": Code(422, "This kind of AWS request cannot be signed here.", "SigV4a needs an extra: pip install 'alter-egress[sigv4a]'. Not supported are event streams, S3 Express sessions, POST policies, and chunks signed with SigV4a or framed otherwise than S3 documents."),
     "signing_scope_unknown": Code(422, "The AWS service and region cannot be told from the host.", "Store the secret with --service and --region."),
     "signing_scope_not_bound": Code(422, "The secret is not bound to this AWS service or region.", "`vaultctl secret show` lists the scope it is stored for."),
     "rate_limited": Code(429, "Too many requests.", "Wait for the seconds in Retry-After."),

@@ -24,7 +24,7 @@ from botocore.client import ClientEndpointBridge
 from botocore.endpoint_provider import EndpointProvider
 from botocore.exceptions import BotoCoreError
 
-from addon.credentials import aws_scope
+from addon.credentials import aws_hosts
 
 FOLDER = Path(__file__).parent.parent / "addon" / "credentials"
 ACCOUNT = "123456789012"
@@ -155,20 +155,20 @@ def table(models: Models, truth: list[Row]) -> dict[str, Any]:
         "templates": {},
         "hosts": {},
     }
-    bare = aws_scope.read(document)
+    bare = aws_hosts.read(document)
     votes: dict[str, Counter[tuple[str, str]]] = defaultdict(Counter)
     for row in truth:
-        parts = aws_scope.split(row.host, bare.partitions)
-        if parts and parts.region == row.signing_region and not agrees(row, aws_scope.find(row.host, bare)):
+        parts = aws_hosts.split(row.host, bare.partitions)
+        if parts and parts.region == row.signing_region and not agrees(row, aws_hosts.find(row.host, bare)):
             votes[parts.template.replace(ACCOUNT, "*")][row.name, row.path] += 1
     document["templates"] = {template: _choose(claims) for template, claims in sorted(votes.items())}
-    told = aws_scope.read(document)
+    told = aws_hosts.read(document)
     claims: dict[str, Counter[Row]] = defaultdict(Counter)
     for row in truth:
         claims[row.host][row._replace(service="", region="")] += 1
     for host, rival in sorted(claims.items()):
         (row, _), *_rest = rival.most_common(1)
-        if not agrees(row, aws_scope.find(host, told)):
+        if not agrees(row, aws_hosts.find(host, told)):
             document["hosts"][host] = [row.name, row.signing_region]
     return document
 
@@ -184,7 +184,7 @@ def _choose(claims: Counter[tuple[str, str]]) -> str | dict[str, str]:
     return {path: name for name, path in sorted(claims)}
 
 
-def agrees(row: Row, found: aws_scope.Found | None) -> bool:
+def agrees(row: Row, found: aws_hosts.Found | None) -> bool:
     """Whether what the table says is what the rule set said."""
     if found is None:
         return False

@@ -5,8 +5,8 @@ What stands for the body in a signature: its hash, or one of the words of the sp
     64 hex digits                            the same; the service compares it with the body, so it needs no trust
     UNSIGNED-PAYLOAD                         the same where the service takes it, else as if nothing had been sent
     STREAMING-UNSIGNED-PAYLOAD-TRAILER       the same
-    STREAMING-AWS4-HMAC-SHA256-PAYLOAD, and  the same, for S3: the chunks are signed again as they pass (aws_chunks)
-      the same with -TRAILER
+    STREAMING-AWS4-HMAC-SHA256-PAYLOAD, and  the same, for S3: the chunks are signed again as they pass (aws_chunks).
+      the same with -TRAILER                 Refused under SigV4a, whose chunks we cannot sign
     any other                                refused: events, and chunks signed otherwise
     none, and no body                        the hash of nothing
     none, and a body                         UNSIGNED-PAYLOAD for S3, whose connection is TLS; else the body's hash
@@ -46,14 +46,14 @@ def payload(head: Head, scope: Scope, *, presigned: Iterable[Pair] | None) -> st
     `signing_unsupported`.
     """
     sent = _sent(head.headers) or {p.value for p in presigned or () if p.name.lower() == HEADER.decode()}
-    _check_framing(head, scope, sent)
+    _check_framing(head, scope, sent, presigned=presigned is not None)
     takes_unsigned = scope.family == "s3" or scope.service in _TAKE_UNSIGNED
     claimed = sent.pop() if len(sent) == 1 else ""
     if _SHA256.fullmatch(claimed):
         return claimed.lower()
     if claimed in (_UNSIGNED, _UNSIGNED_TRAILER) and takes_unsigned:
         return claimed
-    if claimed in aws_chunks.SIGNED and scope.family == "s3" and presigned is None:
+    if claimed in aws_chunks.SIGNED and scope.family == "s3" and not scope.asymmetric and presigned is None:
         return claimed
     if sent or claimed not in ("", _UNSIGNED):
         raise Refusal("signing_unsupported")
@@ -85,10 +85,12 @@ def _sent(headers: Headers) -> set[str]:
     return {v.strip().decode("latin-1") for n, v in headers if n.lower() == HEADER} - {""}
 
 
-def _check_framing(head: Head, scope: Scope, sent: set[str]) -> None:
+def _check_framing(head: Head, scope: Scope, sent: set[str], *, presigned: bool) -> None:
     """Raises Refusal for a body whose signatures we cannot make, and for chunks that would be stored as they are."""
     for name, value in head.headers:
         lower, text = name.lower(), value.lower()
+        if lower == HEADER and scope.asymmetric and presigned:
+            raise Refusal("signing_unsupported")  # awscrt cannot sign it there
         if lower == b"content-encoding" and b"aws-chunked" in text and not (len(sent) == 1 and sent <= _CHUNKED):
             raise Refusal("signing_unsupported")
         if lower == b"content-type" and b"application/vnd.amazon.eventstream" in text:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote
 
-from addon.credentials.aws_signer import ALGORITHM
+from addon.credentials import aws_signer, aws_sigv4a
 from addon.credentials.aws_wire import Pair
 from addon.errors import Refusal
 
@@ -22,11 +22,11 @@ LONGEST: Final = 604_800
 """Seconds that a Version 4 URL may live."""
 
 _V4 = frozenset({
-    "x-amz-algorithm", "x-amz-credential", "x-amz-date", "x-amz-expires", "x-amz-security-token", "x-amz-signature",
-    "x-amz-signedheaders",
+    "x-amz-algorithm", "x-amz-credential", "x-amz-date", "x-amz-expires", "x-amz-region-set", "x-amz-security-token",
+    "x-amz-signature", "x-amz-signedheaders",
 })  # fmt: skip
 _V2 = frozenset({"AWSAccessKeyId", "Expires", "Signature"})
-_SCOPE = re.compile(r"[^/]*/[0-9]{8}/([^/]+)/([^/]+)/aws4_request")
+_ALGORITHMS = frozenset({aws_signer.ALGORITHM, aws_sigv4a.ALGORITHM})
 _SECONDS = re.compile(r"[1-9][0-9]{0,5}")
 _DEADLINE = re.compile(r"[0-9]{1,11}")
 _DATE = re.compile(r"[0-9]{8}T[0-9]{6}Z")
@@ -63,7 +63,8 @@ def read(query: Iterable[Pair], *, s3: bool) -> Presigned | None:
 
 
 def _read_v4(sent: dict[str, list[str]]) -> Presigned:
-    if any(len(values) > 1 for values in sent.values()) or sent.get("x-amz-algorithm", [ALGORITHM]) != [ALGORITHM]:
+    algorithm = sent.get("x-amz-algorithm", [aws_signer.ALGORITHM])[0]
+    if any(len(values) > 1 for values in sent.values()) or algorithm not in _ALGORITHMS:
         raise Refusal("signing_unsupported")
     expires, date = sent.get("x-amz-expires", [""])[0], sent.get("x-amz-date", [""])[0]
     if not _SECONDS.fullmatch(expires) or int(expires) > LONGEST:
@@ -93,11 +94,3 @@ def strip(query: Iterable[Pair], presigned: Presigned | None) -> list[Pair]:
     """The query without what signs it."""
     old = _V2 if presigned and presigned.seconds is None else frozenset[str]()
     return [p for p in query if unquote(p.name).lower() not in _V4 and unquote(p.name) not in old]
-
-
-def client_scope(query: Iterable[Pair]) -> tuple[str, str] | None:
-    """(service, region) of the client's own signature."""
-    for value in _values(query, _V4, fold=True).get("x-amz-credential", []):
-        if stated := _SCOPE.fullmatch(value):
-            return stated[2], stated[1]
-    return None

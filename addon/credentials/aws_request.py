@@ -5,13 +5,22 @@ The client may have signed with any key, or not at all: its signature is taken o
 and the result is signed. A presigned URL is signed again where it stands, with its own life time.
 """
 
-import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
 from addon.binding import Binding
-from addon.credentials import aws_body, aws_chunks, aws_minting, aws_presigned, aws_scope, aws_signer, aws_wire
+from addon.credentials import (
+    aws_body,
+    aws_chunks,
+    aws_claim,
+    aws_minting,
+    aws_presigned,
+    aws_scope,
+    aws_signer,
+    aws_sigv4a,
+    aws_wire,
+)
 from addon.credentials.aws_presigned import Presigned
 from addon.credentials.aws_scope import Scope
 from addon.credentials.aws_signer import Key, Signable
@@ -19,7 +28,7 @@ from addon.credentials.aws_wire import Pair
 from addon.credentials.kind import Target
 from addon.credentials.placement import add_constants, canonical
 from addon.errors import Fault, Refusal
-from addon.model import Head, Headers, Outgoing, Values
+from addon.model import Head, Outgoing, Values
 
 MINTING_FLAG: Final = "allow-credential-minting"
 
@@ -27,8 +36,6 @@ OLD: Final = frozenset({
     b"authorization", b"date", b"x-amz-date", b"x-amz-security-token", b"x-amz-s3session-token", b"x-amz-region-set",
 })  # fmt: skip
 """Headers (canonical names) that belong to an earlier signature."""
-
-_CLIENT_SCOPE = re.compile(rb"Credential=[^/,]*/[0-9]{8}/([^/,]+)/([^/,]+)/aws4_request")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,8 +78,11 @@ class AwsRequest:
 
     def _sign(self, payload: str, *, key: Key, host: str, at: float) -> Head:
         """The head with its signature in `Authorization`."""
+        signer = aws_sigv4a if self.scope.asymmetric else aws_signer
         stamp = _stamp(at)
         ours = [("X-Amz-Date", stamp), ("X-Amz-Content-SHA256", payload)]
+        if self.scope.asymmetric:
+            ours.append(("X-Amz-Region-Set", self.scope.region))
         if key.token:
             ours.append(("X-Amz-Security-Token", key.token))
         written, signed = self._headers(host=host, old=OLD | {aws_body.HEADER})
@@ -81,29 +91,20 @@ class AwsRequest:
         subject = Signable(
             method=self.head.method, path=self.path, query=query, headers=signed, payload=payload, timestamp=stamp
         )
-        ours.append(("Authorization", aws_signer.authorization(subject, key=key, scope=self.scope)))
+        ours.append(("Authorization", signer.authorization(subject, key=key, scope=self.scope)))
         written += [(name.encode(), value.encode()) for name, value in ours]
         return Head(self.head.method, self._target(query), tuple(written))
 
     def _presign(self, payload: str, *, key: Key, host: str, at: float, seconds: int) -> Head:
         """The head with its signature in the query."""
+        signer = aws_sigv4a if self.scope.asymmetric else aws_signer
         written, signed = self._headers(host=host, old=OLD)
+        query = aws_wire.write_query(self.query)
         subject = Signable(
-            method=self.head.method, path=self.path, query="", headers=signed, payload=payload, timestamp=_stamp(at)
+            method=self.head.method, path=self.path, query=query, headers=signed, payload=payload, timestamp=_stamp(at)
         )
-        ours = {
-            "X-Amz-Algorithm": aws_signer.ALGORITHM,
-            "X-Amz-Credential": aws_signer.credential(subject, key=key, scope=self.scope),
-            "X-Amz-Date": subject.timestamp,
-            "X-Amz-Expires": str(seconds),
-            "X-Amz-SignedHeaders": aws_signer.signed_headers(signed),
-        }
-        if key.token:
-            ours["X-Amz-Security-Token"] = key.token
-        pairs = [*self.query, *(Pair(name, equals=True, value=aws_wire.encode(value)) for name, value in ours.items())]
-        subject = replace(subject, query=aws_wire.write_query(pairs))
-        signature = aws_signer.sign(subject, key=key, scope=self.scope).signature
-        return Head(self.head.method, self._target(f"{subject.query}&X-Amz-Signature={signature}"), tuple(written))
+        query = signer.presign(subject, key=key, scope=self.scope, seconds=seconds)
+        return Head(self.head.method, self._target(query), tuple(written))
 
     def _headers(self, *, host: str, old: frozenset[bytes]) -> tuple[list[tuple[bytes, bytes]], dict[str, str]]:
         """
@@ -149,8 +150,10 @@ def read(head: Head, *, binding: Binding, host: str) -> AwsRequest:
         path=head.path,
         services=binding.services,
         regions=binding.regions,
-        client_scope=aws_presigned.client_scope(raw) or _client_scope(head.headers),
+        client_scope=aws_claim.read(head.headers, raw),
     )
+    if scope.asymmetric:
+        aws_sigv4a.check()
     path = aws_wire.write_path(head.path, scope.family)
     presigned = aws_presigned.read(raw, s3=scope.family == "s3")
     query = aws_presigned.strip(raw, presigned)
@@ -178,13 +181,6 @@ def read(head: Head, *, binding: Binding, host: str) -> AwsRequest:
         bodies=bodies,
         unsized=aws_body.is_unsized(head, scope, payload),
     )
-
-
-def _client_scope(headers: Headers) -> tuple[str, str] | None:
-    for name, value in headers:
-        if name.lower() == b"authorization" and (stated := _CLIENT_SCOPE.search(value)):
-            return stated[2].decode("latin-1"), stated[1].decode("latin-1")
-    return None
 
 
 def _stamp(at: float) -> str:

@@ -1,131 +1,40 @@
 """
-Which AWS service and region a host stands for: the scope that a signature is made in.
+The scope that a signature is made in: a service, and a region or a set of them.
 
-    1. hosts that say no region, and S3's own shapes       rules below
-    2. hosts of botocore's endpoint rule sets              aws_hosts.json, written by tools/build_aws_hosts.py
-    3. hosts of data planes, which carry a customer's name rules below
-    4. PrivateLink                                         vpce-….SERVICE.REGION.vpce.SUFFIX → the inner host
-
-A host becomes a template: the suffix of its partition taken off, and its right-most region label, which is the one
-that counts (a bucket may be called "us-west-2"), written "{r}". Every rule must match a template from end to end, so a
-look-alike such as `s3.us-east-1.amazonaws.com.evil.example` has no answer, and no answer is a refusal.
+It follows from the host (aws_hosts), within what the binding allows; the client is heard where both are silent.
 """
 
-import functools
-import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final
 
+from addon.credentials import aws_hosts
+from addon.credentials.aws_hosts import NOT_SIGV4, Found
 from addon.errors import Refusal
 
 S3_FAMILY: Final = frozenset({"s3", "s3express", "s3-outposts", "s3-object-lambda"})
 """Services whose canonical path is the path itself (no second encoding, no dot segments) and that take unsigned bodies."""
 
 _REGION = re.compile(r"[a-z0-9-]{1,64}")
-_NOT_V4 = "not signed with SigV4"
-
-# Rules on the labels left of ".amazonaws.com", before a region is looked for: service, region, region if nobody says one.
-_REGIONLESS = [
-    (r"(?:.+\.)?s3", "s3", None, "us-east-1"),
-    (r"(?:.+\.)?s3-external-1", "s3", "us-east-1", None),
-    (r"(?:.+\.)?s3-accelerate(?:\.dualstack)?", "s3", None, None),
-    (r"queue", "sqs", "us-east-1", None),
-    (r"globalaccelerator", "globalaccelerator", "us-west-2", None),
-    (r"(ec2|rds|autoscaling|elasticloadbalancing|elasticmapreduce|monitoring)", r"\1", "us-east-1", None),
-]
-_SIGV4A_ONLY = re.compile(
-    r".+\.mrap\.accesspoint\.s3-global|.+\.endpoint\.events|.+\.endpoints\.email|[0-9]{12}\.cloudfront-kvs\.global"
-)
-_DASHED_S3 = re.compile(r"(?:.+\.)?s3-(?:fips-)?([a-z]+(?:-[a-z]+)+-[0-9]+)")
-
-# Rules on a whole template. ".on.aws" stays in the template: customers have names of their own under it.
-_REGIONAL = [
-    (r"(?:.+\.)?s3(?:-fips)?(?:\.dualstack)?\.{r}", "s3"),
-    (r".+\.s3-accesspoint(?:-fips)?(?:\.dualstack)?\.{r}", "s3"),
-    (r"(?:.+\.)?s3-control(?:-fips)?(?:\.dualstack)?\.{r}", "s3"),
-    (r".+\.s3-object-lambda(?:-fips)?(?:\.dualstack)?\.{r}", "s3-object-lambda"),
-    (r"(?:.+\.)?s3-outposts(?:-fips)?(?:\.dualstack)?\.{r}", "s3-outposts"),
-    (r"s3express-control(?:-fips)?(?:\.dualstack)?\.{r}", "s3express"),
-    (r"(?:.+\.)?s3express-[a-z0-9-]+(?:\.dualstack)?\.{r}", _NOT_V4),
-    (r"[^.]+\.execute-api(?:-fips)?\.{r}", "execute-api"),
-    (r"[^.]+\.lambda-url\.{r}\.on\.aws", "lambda"),
-    (r"[^.]+\.{r}\.es|[^.]+\.aos\.{r}\.on\.aws", "es"),
-    (r"[^.]+\.{r}\.aoss(?:-fips)?", "aoss"),
-    (r"(?:doc|search)-[^.]+\.{r}\.cloudsearch", "cloudsearch"),
-    (r"[^.]+\.{r}\.osis", "osis"),
-    (r"[^.]+\.appsync(?:-realtime)?-api\.{r}", "appsync"),
-    (r"[a-z0-9]+(?:-ats)?\.iot(?:-fips)?\.{r}", "iotdata"),
-    (r"[^.]+\.jobs\.iot\.{r}", "iot-jobs-data"),
-    (r"[^.]+\.kinesisvideo\.{r}", "kinesisvideo"),
-    (r"[^.]+\.data\.mediastore\.{r}", "mediastore"),
-    (r"[^.]+\.mediaconvert\.{r}", "mediaconvert"),
-    (r"[^.]+\.egress\.[^.]+\.mediapackagev2\.{r}", "mediapackagev2"),
-    (r".+\.{r}\.neptune", "neptune-db"),
-    (r".+\.vpc-lattice-svcs\.{r}\.on\.aws", "vpc-lattice-svcs"),
-    (r".+\.managedblockchain\.{r}", "managedblockchain"),
-    (r"(?:query|ingest)-cell[0-9]+\.timestream\.{r}", "timestream"),
-    (r"[^.]+\.gateway\.bedrock-agentcore\.{r}", "bedrock-agentcore"),
-    (r"aps-workspaces(?:-fips)?\.{r}", "aps"),
-    (r"transcribestreaming(?:-fips)?\.{r}", "transcribe"),
-    (r"{r}\.queue", "sqs"),
-    (r"{r}\.elasticmapreduce", "elasticmapreduce"),
-]
-_PRIVATE_LINK = re.compile(
-    r"(?:(?P<prefix>.+)\.)?vpce-[0-9a-z]+-[0-9a-z]+(?:-[a-z0-9-]+)?\.(?P<inner>[a-z0-9.-]+\.\{r\})\.vpce"
-)
+_REGIONS = re.compile(r"[a-z0-9-]{0,63}\*|[a-z0-9-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """`family` is `s3` or `aws`: which of the two canonical forms of a path the service uses."""
+    """
+    `asymmetric` is whether the signature is Version 4a: then `region` is a set, "*" or names with a comma between them.
+
+    `family` is `s3` or `aws`: which of the two canonical forms of a path the service uses.
+    """
 
     service: str
     region: str
+    asymmetric: bool = False
 
     @property
     def family(self) -> str:
         return "s3" if self.service in S3_FAMILY else "aws"
-
-
-class Partition(NamedTuple):
-    """A set of regions that share DNS suffixes. Two may share a suffix: then the region tells them apart."""
-
-    suffixes: tuple[str, ...]
-    region: re.Pattern[str]
-
-
-class Split(NamedTuple):
-    """A host in parts: `left` is its labels before the suffix, `template` the same with the region as "{r}"."""
-
-    left: str
-    template: str
-    suffix: str
-    region: str | None
-    owners: list[Partition]
-
-
-class Table(NamedTuple):
-    """What aws_hosts.json holds. A template has a service per prefix of the path; "*." at its front is any one label."""
-
-    partitions: Sequence[Partition]
-    templates: Mapping[str, Mapping[str, str]]
-    hosts: Mapping[str, tuple[str, str]]
-
-
-class Found(NamedTuple):
-    """What an AWS host says. `default` is the region when neither host, binding nor client says one."""
-
-    services: Mapping[str, str]
-    region: str | None
-    default: str | None = None
-
-    def service(self, path: bytes) -> str | None:
-        """The service that answers on `path`."""
-        fitting = [prefix for prefix in self.services if path.startswith(prefix.encode())]
-        return self.services[max(fitting, key=len)] if fitting else None
 
 
 def scope(
@@ -134,36 +43,55 @@ def scope(
     path: bytes = b"/",
     services: Sequence[str] = (),
     regions: Sequence[str] = (),
-    client_scope: tuple[str, str] | None = None,
+    client_scope: Scope | None = None,
 ) -> Scope:
     """
     The scope for a normalised host.
 
     `services` and `regions` are what the binding names, if anything: nothing else is signed for
-    (`signing_scope_not_bound`). `client_scope` is the (service, region) of the client's own signature, which decides only
-    between what the binding names, and where neither host nor binding says a region. Raises Refusal with
-    `signing_scope_unknown` when nothing says it, and with `signing_unsupported` for hosts that want another signature
-    than SigV4.
+    (`signing_scope_not_bound`). `client_scope` is that of the client's own signature, which decides only between what the
+    binding names, and where neither host nor binding says a region. If it is asymmetric, so is the answer, for the
+    regions it states: all of them must be bound, and "*" is bound where no region is named. Raises Refusal with
+    `signing_scope_unknown` when nothing says it, and with `signing_unsupported` for hosts that want another signature.
     """
-    claimed_service, claimed_region = client_scope or (None, None)
-    found = _find(host)
-    named = found.service(path) if found else _choose(services, claimed_service)
-    if named is None:
-        raise Refusal("signing_scope_unknown")
-    if named == _NOT_V4:
-        raise Refusal("signing_unsupported")
-    if services and named not in services:
+    found = aws_hosts.lookup(host)
+    service = _service(found, path, bound=services, claimed=client_scope.service if client_scope else None)
+    at, default = (found.region, found.default) if found else (None, None)
+    if regions and at and at not in regions:
         raise Refusal("signing_scope_not_bound")
-    if claimed_service != named:
-        claimed_region = None
-    region, default = (found.region, found.default) if found else (None, None)
-    if region is None:
-        region = (_choose(regions, claimed_region) if regions else claimed_region) or default
+    if client_scope and client_scope.asymmetric:
+        return Scope(service, _region_set(client_scope.region or at, bound=regions), asymmetric=True)
+    if found and found.asymmetric:
+        return Scope(service, _region_set(None, bound=regions), asymmetric=True)
+    claimed = client_scope.region if client_scope and client_scope.service == service else None
+    region = at or (_choose(regions, claimed) if regions else claimed) or default
     if region is None or not _REGION.fullmatch(region):
         raise Refusal("signing_scope_unknown")
     if regions and region not in regions:
         raise Refusal("signing_scope_not_bound")
-    return Scope(named, region)
+    return Scope(service, region)
+
+
+def _service(found: Found | None, path: bytes, *, bound: Sequence[str], claimed: str | None) -> str:
+    """The service that the host says, else the binding. Raises Refusal."""
+    service = found.service(path) if found else _choose(bound, claimed)
+    if service is None:
+        raise Refusal("signing_scope_unknown")
+    if service == NOT_SIGV4:
+        raise Refusal("signing_unsupported")
+    if bound and service not in bound:
+        raise Refusal("signing_scope_not_bound")
+    return service
+
+
+def _region_set(stated: str | None, *, bound: Sequence[str]) -> str:
+    """The regions stated, else those bound, else all. Raises Refusal for what are no names, and for names not bound."""
+    names = [name.strip() for name in (stated or ",".join(bound) or "*").split(",")]
+    if not all(map(_REGIONS.fullmatch, names)):
+        raise Refusal("signing_scope_unknown")
+    if bound and not set(names) <= set(bound):
+        raise Refusal("signing_scope_not_bound")
+    return ",".join(names)
 
 
 def _choose(bound: Sequence[str], claimed: str | None) -> str | None:
@@ -179,12 +107,12 @@ def conflict(pattern: str, *, services: Sequence[str], regions: Sequence[str]) -
     """What is wrong with a host of a binding beside those names, in words; None if it can be signed for."""
     if pattern.startswith("*."):
         return None
-    found = _find(pattern)
+    found = aws_hosts.lookup(pattern)
     if found is None:
         return None if services else "is not a host of AWS, so it does not say the service to sign for"
     offered = found.services.values()
-    if _NOT_V4 in offered:
-        return f"is {_NOT_V4}"
+    if NOT_SIGV4 in offered:
+        return f"is {NOT_SIGV4}"
     if services and not set(offered).intersection(services):
         return f"belongs to the service {' or '.join(offered)}, not to {' or '.join(services)}"
     if regions and found.region and found.region not in regions:
@@ -194,100 +122,10 @@ def conflict(pattern: str, *, services: Sequence[str], regions: Sequence[str]) -
 
 def is_aws(name: str) -> bool:
     """Whether a name lies under a suffix of AWS."""
-    return split(name, _table().partitions) is not None
+    return aws_hosts.split(name, aws_hosts.table().partitions) is not None
 
 
 def region_of(pattern: str) -> str | None:
     """The region that a host of a binding says by itself, if it does."""
-    found = _find(pattern.replace("*", "any", 1))
+    found = aws_hosts.lookup(pattern.replace("*", "any", 1))
     return found.region if found else None
-
-
-@functools.lru_cache(maxsize=1024)
-def _find(host: str) -> Found | None:
-    return find(host, _table())
-
-
-def find(host: str, table: Table) -> Found | None:
-    """What a normalised host says by the table and the rules; None for a host that is not one of AWS."""
-    if host in table.hosts:
-        service, region = table.hosts[host]
-        return Found({"": service}, region)
-    parts = split(host, table.partitions)
-    return parts and (_regionless(parts) or _regional(parts, table) or _private_link(parts, table))
-
-
-def split(host: str, partitions: Sequence[Partition]) -> Split | None:
-    """The parts of a host under a suffix of AWS; None elsewhere."""
-    labels = host.split(".")
-    for start in range(1, len(labels)):
-        suffix = ".".join(labels[start:])
-        owners = [p for p in partitions if suffix in p.suffixes]
-        if not owners:
-            continue
-        left = labels[:start]
-        kept = ".on.aws" if suffix == "on.aws" else ""
-        for i in reversed(range(start)):
-            if any(owner.region.fullmatch(left[i]) for owner in owners):
-                template = ".".join([*left[:i], "{r}", *left[i + 1 :]]) + kept
-                return Split(".".join(left), template, suffix, left[i], owners)
-        return Split(".".join(left), ".".join(left) + kept, suffix, None, owners)
-    return None
-
-
-def _regionless(parts: Split) -> Found | None:
-    if _SIGV4A_ONLY.fullmatch(parts.left):
-        return Found({"": _NOT_V4}, None)
-    dashed = _DASHED_S3.fullmatch(parts.left)
-    if dashed and any(owner.region.fullmatch(dashed[1]) for owner in parts.owners):
-        return Found({"": "s3"}, dashed[1])
-    if parts.suffix != "amazonaws.com":
-        return None
-    for pattern, service, region, default in _REGIONLESS:
-        if matched := re.fullmatch(pattern, parts.left):
-            return Found({"": matched.expand(service)}, region, default)
-    return None
-
-
-def _regional(parts: Split, table: Table) -> Found | None:
-    if parts.region is None:
-        return None
-    any_label = "*." + parts.template.partition(".")[2]
-    if services := table.templates.get(parts.template) or table.templates.get(any_label):
-        return Found(services, parts.region)
-    for pattern, service in _compiled():
-        if pattern.fullmatch(parts.template):
-            return Found({"": service}, parts.region)
-    return None
-
-
-def _private_link(parts: Split, table: Table) -> Found | None:
-    matched = _PRIVATE_LINK.fullmatch(parts.template)
-    if not matched or parts.region is None or (matched["prefix"] and matched["inner"] != "s3.{r}"):
-        return None
-    return find(f"{matched['inner'].replace('{r}', parts.region)}.{parts.suffix}", table)
-
-
-@functools.cache
-def _compiled() -> list[tuple[re.Pattern[str], str]]:
-    return [(re.compile(pattern.replace("{r}", r"\{r\}")), service) for pattern, service in _REGIONAL]
-
-
-def read(raw: Mapping[str, Any]) -> Table:
-    """The table in parsed JSON."""
-    return Table(
-        partitions=[Partition(tuple(p["suffixes"]), re.compile(p["region"])) for p in raw["partitions"]],
-        templates={t: names if isinstance(names, dict) else {"": names} for t, names in raw["templates"].items()},
-        hosts={host: (service, region) for host, (service, region) in raw["hosts"].items()},
-    )
-
-
-def load() -> None:
-    """Read the table and compile the rules, once."""
-    _table()
-    _compiled()
-
-
-@functools.cache
-def _table() -> Table:
-    return read(json.loads(Path(__file__).with_name("aws_hosts.json").read_bytes()))

@@ -10,11 +10,11 @@ import functools
 import logging
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from addon.credentials import placement
+from addon.credentials import aws_wire, placement
 from addon.credentials.aws_scope import Scope
 
 if TYPE_CHECKING:
@@ -103,6 +103,21 @@ def authorization(request: Signable, *, key: Key, scope: Scope) -> str:
         f"{ALGORITHM} Credential={credential(request, key=key, scope=scope)}, "
         f"SignedHeaders={signed_headers(request.headers)}, Signature={sign(request, key=key, scope=scope).signature}"
     )
+
+
+def presign(request: Signable, *, key: Key, scope: Scope, seconds: int) -> str:
+    """The query of a presigned URL that lives for so many seconds, its signature at the end."""
+    ours = {
+        "X-Amz-Algorithm": ALGORITHM,
+        "X-Amz-Credential": credential(request, key=key, scope=scope),
+        "X-Amz-Date": request.timestamp,
+        "X-Amz-Expires": str(seconds),
+        "X-Amz-SignedHeaders": signed_headers(request.headers),
+    }
+    if key.token:
+        ours["X-Amz-Security-Token"] = key.token
+    query = "&".join([*filter(None, [request.query]), *(f"{n}={aws_wire.encode(v)}" for n, v in ours.items())])
+    return f"{query}&X-Amz-Signature={sign(replace(request, query=query), key=key, scope=scope).signature}"
 
 
 def load() -> None:

@@ -5,14 +5,15 @@ AWS Signature Version 4 (https://docs.aws.amazon.com/IAM/latest/UserGuide/refere
     body        the client's hash where it sent one, UNSIGNED-PAYLOAD for S3, else the hash of the body, which is held;
                 signed chunks are signed again as they pass
     presigned   signed again where it stands; Version 2 becomes 4
-    refused     event streams, POST policies, SigV4a, S3 Express: `signing_unsupported`
+    SigV4a      for hosts that take nothing else and clients that signed with it, where awscrt is installed
+    refused     event streams, POST policies, S3 Express: `signing_unsupported`
 """
 
 import re
 from typing import ClassVar
 
 from addon.binding import Binding
-from addon.credentials import aws_body, aws_minting, aws_request, aws_role, aws_scope, aws_signer, placement
+from addon.credentials import aws_body, aws_hosts, aws_minting, aws_request, aws_role, aws_scope, aws_signer, placement
 from addon.credentials.aws_request import AwsRequest
 from addon.credentials.kind import Field
 from addon.errors import Usage
@@ -70,6 +71,6 @@ KIND = SigV4()
 
 def load() -> None:
     """Read the tables and import the signers now: the first request would wait half a second for them."""
-    aws_scope.load()
+    aws_hosts.load()
     aws_minting.load()
     aws_signer.load()

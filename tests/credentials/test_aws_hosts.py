@@ -111,4 +111,31 @@ def test_every_shape_of_an_s3_host_is_known_or_refused_for_what_it_is(models, na
     found = list(s3_hosts(models, S3_SHAPES[name]))
     assert len(found) > 30
     for host, scheme, scope in found:
-        assert answer(Row(host, "")) == (scope if scheme == "sigv4" else "signing_unsupported"), host
+        expected = {"sigv4": scope, "sigv4a": (scope[0], "*")}.get(scheme, "signing_unsupported")
+        assert answer(Row(host, "")) == expected, host
+
+
+ASKED = {
+    "events": {"EndpointId": "abcde.veo"},
+    "sesv2": {"EndpointId": "abcdef.g3h"},
+    "cloudfront-keyvaluestore": {"KvsARN": "arn:aws:cloudfront::123456789012:key-value-store/x"},
+}
+
+
+@pytest.mark.parametrize("service", ASKED)
+def test_hosts_for_which_a_rule_set_names_only_sigv4a_are_signed_with_it(models, service):
+    provider = EndpointProvider(models.rules(service), models.partitions)
+    declared = models.rules(service)["parameters"]
+    hosts = {}
+    for partition in models.partitions["partitions"]:
+        for region in partition["regions"]:
+            for fips, dual in itertools.product((False, True), repeat=2):
+                given = {"Region": region, "UseFIPS": fips, "UseDualStack": dual} | ASKED[service]
+                with contextlib.suppress(BotoCoreError):
+                    endpoint = provider.resolve_endpoint(**{n: v for n, v in given.items() if n in declared})
+                    schemes = endpoint.properties.get("authSchemes", [])
+                    if [scheme["name"] for scheme in schemes] == ["sigv4a"]:
+                        hosts[urlsplit(endpoint.url).netloc] = schemes[0]["signingName"]
+    assert hosts
+    for host, name in hosts.items():
+        assert answer(Row(host, "")) == (name, "*"), host

@@ -1,6 +1,7 @@
 """Clients of AWS, as they come: SDKs with dummy keys, and uploads in signed chunks."""
 
 import contextlib
+import os
 import shutil
 import subprocess
 import sys
@@ -9,15 +10,18 @@ import threading
 import time
 import venv
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 
 import boto3
 from botocore.config import Config
 
 from tests.e2e.moto import POLICY, Moto
+from tests.e2e.product import environment
 from tests.e2e.s3server import S3Server
 from tests.e2e.stage import AWS_ID, AWS_SECRET, Stage
 
+BUCKET = "bucket"
 AWSCLI = "1.46.3"
 NODE_PACKAGES = ("@aws-sdk/client-s3@3", "@aws-sdk/client-dynamodb@3", "@aws-sdk/lib-storage@3", "hpagent@1")
 PIECE = 1 << 16
@@ -61,10 +65,21 @@ def make_seed(seed, home, *, s3, moto, trust):
             put("minting", moto, moto.key, "--allow-credential-minting"),
             put("role", moto, moto.key, "--assume-role", make_role(moto, trust=trust), "--external-id", "x1"),
             put("lost-role", moto, (moto.key[0], "wrong"), "--assume-role", "arn:aws:iam::123456789012:role/lost"),
+            put("any", Any, (AWS_ID, AWS_SECRET)),
             put("own", Own, (AWS_ID, AWS_SECRET), "--service", "s3", "--region", "local", "--region", "remote"),
         ]
     )
     return replace(seed, home=home, grants=seed.grants | grants)
+
+
+class Any:
+    """Every service in two regions. Nobody answers for most of them."""
+
+    hosts = (
+        "iam.amazonaws.com",
+        *(f"*.{prefix}eu-west-1.amazonaws.com" for prefix in ("", "ecr.", "sso.", "s3-control.")),
+        *(f"*.{prefix}us-east-1.amazonaws.com" for prefix in ("", "s3.", "s3express-use1-az6.")),
+    )
 
 
 class Own:
@@ -105,6 +120,24 @@ class Cloud:
         pid = self.stage.proxy.pid
         (worker,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         return int(worker)
+
+
+def run(stage, grants, *command, home, **environ):
+    """
+    What a program printed that must succeed, under `vaultctl run` with the grants of those names and nothing configured.
+
+    `home` is the home of its user, and where it runs.
+    """
+    options = [part for name in grants.split() for part in ("--grant", stage.grants[name])]
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "vaultctl", "run", *options, "--proxy", stage.proxy.address, "--", *map(str, command),
+        ],
+        capture_output=True, text=True, timeout=60, check=False, cwd=home,
+        env=environment(ALTER_HOME=str(stage.vaultctl.home), HOME=str(home), AWS_SESSION_TOKEN="stale", **environ),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 class Memory:
@@ -223,6 +256,25 @@ def node_sdk(cache):
         if done.returncode:
             raise Unavailable("the AWS SDK for JavaScript cannot be installed")
     return cache
+
+
+def go_program(cache, source):
+    """The program that Go makes of `source` with Debian's AWS SDK for Go v2, made under `cache` unless it is there already."""
+    go, library = shutil.which("go"), Path("/usr/share/gocode/src/github.com/aws/aws-sdk-go-v2")
+    if not os.environ.get("ALTER_TEST_GO"):
+        raise Unavailable("ALTER_TEST_GO is not set: building the AWS SDK for Go takes a while")
+    if not go or not library.is_dir():
+        raise Unavailable("golang-go and golang-github-aws-aws-sdk-go-v2-dev are not installed")
+    program = cache / sha256(source.encode()).hexdigest()
+    if not program.exists():
+        main = program.with_suffix(".go")
+        main.write_text(source)
+        settings = environment(GO111MODULE="off", GOPATH="/usr/share/gocode", GOFLAGS="-p=2")
+        done = subprocess.run(
+            [go, "build", "-o", program, main], capture_output=True, text=True, timeout=500, check=False, env=settings
+        )
+        assert done.returncode == 0, done.stderr
+    return program
 
 
 def wait(until, *, seconds=5):

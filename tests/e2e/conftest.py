@@ -9,6 +9,7 @@ Fixtures of the end-to-end tests: real processes, real TLS, loopback only.
     stage       a copy of it with a running proxy, shared by most tests
     launch      `launch(…)` starts another one, for one test alone
     vaultctl    a copy without a proxy
+    cloud       another proxy, for s3server and moto
 
 Whatever uses `stage` or `engine` runs twice: once with each engine.
 """
@@ -19,6 +20,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+from tests.e2e.aws import BUCKET, Cloud, make_seed
 from tests.e2e.moto import Moto
 from tests.e2e.product import routes
 from tests.e2e.s3server import S3Server, Unavailable
@@ -170,3 +172,28 @@ def _stage(engine, seed, tmp_path_factory, _upstream, _evil, authority_file):
 def stage(_stage, upstream, evil):
     """What most tests need, started once for each engine. The upstreams have seen nothing yet."""
     return _stage
+
+
+@pytest.fixture(scope="session")
+def cloud_seed(seed, s3server, moto, tmp_path_factory, authority_file):
+    """A vault with secrets for AWS."""
+    home = tmp_path_factory.mktemp("cloud") / "home"
+    return make_seed(seed, home, s3=s3server, moto=moto, trust=authority_file)
+
+
+@pytest.fixture(scope="session")
+def cloud_options(s3server, moto, _upstream, authority_file):
+    """What leads the hosts of AWS to the servers here."""
+    return ["--upstream-ca", authority_file, *routes(s3server, moto, _upstream)]
+
+
+@pytest.fixture(scope="session")
+def cloud(engine, cloud_seed, cloud_options, tmp_path_factory):
+    """A proxy for AWS with a small limit for what must be held, once for each engine. There is a bucket."""
+    home = tmp_path_factory.mktemp(f"cloud-{engine}") / "home"
+    with Stage.open(cloud_seed, home, *cloud_options, "--max-signed-body", "8MiB", engine=engine) as stage:
+        cloud = Cloud(stage)
+        with cloud.sdk("s3") as client:
+            if BUCKET not in [b["Name"] for b in client.list_buckets()["Buckets"]]:
+                client.create_bucket(Bucket=BUCKET)
+        yield cloud
