@@ -24,11 +24,12 @@ from dataclasses import asdict, dataclass
 from addon import hosts as names
 from addon.errors import Fault
 
-FLAGS = frozenset({"private", "allow-credential-minting", "no-redact", "cookies"})
+FLAGS = frozenset({"private", "allow-credential-minting", "no-redact", "cookies", "websocket"})
 """
 `private`: the host may resolve to a private address.
 `no-redact`: responses are not searched for the secret.
 `cookies`: responses may set cookies.
+`websocket`: requests may ask for a WebSocket.
 `allow-credential-minting`: operations whose response hands usable credentials to the caller are not refused.
 """
 

@@ -12,6 +12,7 @@ from addon.binding import Binding
 from addon.errors import Refusal
 from addon.model import Request
 from addon.policies.paths import covers
+from addon.websocket import handshake
 
 _FORBIDDEN = frozenset(
     {
@@ -23,15 +24,26 @@ _FORBIDDEN = frozenset(
 _CONNECTION_OPTIONS = frozenset({b"close", b"keep-alive"})
 
 
-def check_hygiene(request: Request) -> None:
-    """Raises Refusal `header_forbidden` for headers that could change, after our check, what the upstream acts on."""
+def check_hygiene(request: Request, *, websocket: bool = False) -> None:
+    """
+    Raises Refusal `header_forbidden` for headers that could change, after our check, what the upstream acts on.
+
+    `websocket`: a WebSocket may be asked for. Otherwise that is `websocket_not_bound`; and `websocket_malformed` if it is
+    not asked for as it must be.
+    """
+    forbidden, allowed = _FORBIDDEN, _CONNECTION_OPTIONS
+    if handshake.asks(request.headers):
+        if not websocket:
+            raise Refusal("websocket_not_bound")
+        handshake.check(request)
+        forbidden, allowed = forbidden - {b"upgrade"}, frozenset({b"upgrade", b"keep-alive"})
     for name, value in request.headers:
         lower = name.lower().replace(b"_", b"-")
-        if lower in _FORBIDDEN:
+        if lower in forbidden:
             raise Refusal("header_forbidden")
         if lower == b"connection":
             options = {option.strip().lower() for option in value.split(b",")}
-            if options - _CONNECTION_OPTIONS - {b""}:
+            if options - allowed - {b""}:
                 raise Refusal("header_forbidden")
         if lower == b"te" and value.strip().lower() != b"trailers":
             raise Refusal("header_forbidden")

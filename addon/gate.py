@@ -34,6 +34,7 @@ from addon.settings import Settings
 from addon.vault import Vault
 from addon.vault.approvals import Approval, Subject
 from addon.vault.ledger import Ledger
+from addon.websocket.watch import End, Watch
 
 _BODIES_IN_MEMORY, _BODIES_ON_DISK = 2, 16
 """How many bodies of the largest size one worker holds at a time; a single caller gets half of that room."""
@@ -107,6 +108,7 @@ class Gate:
         self._clock = clock
         self._held = 0
         self._held_by: dict[str, int] = {}
+        self._watch = Watch()
         self.active = 0
 
     async def admit(self, request: Request) -> Denial | None:
@@ -296,12 +298,26 @@ class Gate:
             refusals.answer(code, permit.record.id, policy=policy, approval_id=approval_id, retry_after=retry_after)
         )
 
+    def attend(self, permit: Permit, end: End) -> None:
+        """A WebSocket is open: `end` it when its request would be refused, or this worker stops."""
+
+        def judge() -> None:
+            if permit.authorized is not None:
+                pipeline.recheck(permit.authorized, vault=self._vault, now=self._clock())
+
+        self._watch.add(permit.record.id, judge, end)
+
+    def drain(self) -> None:
+        """This worker is about to stop: end what would not end by itself."""
+        self._watch.drain()
+
     def leave(self, permit: Permit, *, status: int | None, code: str = "") -> None:
         """The exchange is over; told once. `code` says what broke it off."""
         if permit.over:
             return
         permit.over = True
         self.active -= 1
+        self._watch.forget(permit.record.id)
         self._give_back(permit)
         if not permit.released:
             self._refund(permit.authorized)

@@ -16,7 +16,7 @@ Rule 3: a refusal is a value, a fault is an exception; the shell turns both into
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, NoReturn, Protocol
 
 from addon import binding as bindings
@@ -25,7 +25,7 @@ from addon.callers import KeySource
 from addon.credentials.kind import Plan, Target
 from addon.destination import check_destination, check_hygiene, check_shape
 from addon.errors import Fault, Refusal
-from addon.model import Caller, Head, Outgoing, Record, Request, Values
+from addon.model import Caller, Head, Outgoing, Proof, Record, Request, Values
 from addon.policies.policy import Ask, Attempt, Due, Layer
 from addon.redaction import Screen, ask_plainly
 from addon.refusals import CODES
@@ -40,7 +40,8 @@ class Authorized:
     """
     May go out once `record` is durable, with what `inject` makes of `head`.
 
-    `receipt` is what it took of limits; `question` is what a person must approve first.
+    `receipt` is what it took of limits; `question` is what a person must approve first. `request` and `proof` are what
+    `recheck` judges again.
     """
 
     record: Record
@@ -49,6 +50,8 @@ class Authorized:
     head: Head
     plan: Plan
     target: Target
+    request: Request = field(repr=False)
+    proof: Proof | None = field(default=None, repr=False)
     receipt: Receipt = ()
     question: Question | None = None
 
@@ -200,7 +203,7 @@ def authorize(
 
         trace.at("binding", f"{grant.secret_name} version {grant.version} for {grant.principal}")
         binding = bindings.load(grant.binding)
-        check_hygiene(request)
+        check_hygiene(request, websocket="websocket" in binding.flags)
         check_destination(request, binding)
         plan = credentials.kind(grant.kind).plan(head, binding=binding, host=request.host)
 
@@ -222,6 +225,8 @@ def authorize(
         head=head,
         plan=plan,
         target=Target(host=request.host, port=request.port, now=now),
+        request=request,
+        proof=proof,
         receipt=receipt,
         question=question,
     )
@@ -294,8 +299,23 @@ def receive(request: Request, *, vault: Vault, now: float, key_sets: KeySource) 
 
 
 def recheck(authorized: Authorized, *, vault: Vault, now: float) -> None:
-    """Whether a grant that was good a while ago still is. Raises Refusal, Fault."""
-    _usable(vault.lookup(digest=b"", tag=authorized.grant.tag).grant, authorized.caller, now=now)
+    """
+    Whether what was allowed a while ago still is: key, user, grant, binding and policies. Raises Refusal, Fault.
+
+    No limit is counted again, and nobody asked.
+    """
+    request, proof, user = authorized.request, authorized.proof, authorized.caller.user
+    state = vault.lookup(digest=proof.key.digest if proof else b"", tag=authorized.grant.tag)
+    caller = authorized.caller
+    if proof:
+        caller = replace(callers.identify(proof, state.key, client_ip=request.client_ip, now=now), user=user)
+    if user:
+        callers.recheck(user, idps=vault.idps, now=now)
+    grant = _usable(state.grant, caller, now=now)
+    binding = bindings.load(grant.binding)
+    check_hygiene(request, websocket="websocket" in binding.flags)
+    check_destination(request, binding)
+    _check_policies(grant.policies, Attempt(request=request, caller=caller, now=now), Trace(None))
 
 
 def admit(request: Request, *, vault: Vault, now: float) -> Refused | None:

@@ -20,8 +20,10 @@ from addon.hardening.local import LEAVING
 from addon.model import Proof, Rewriter
 from addon.redaction import Passage, Screen
 from addon.refusals import Answer
+from addon.websocket import handshake, relay
 
 PERMIT = "alter.permit"
+OFFER = "alter.offer"
 
 
 class Egress:
@@ -30,6 +32,7 @@ class Egress:
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
         self._tunnel_keys: dict[str, Proof] = {}
+        self._websockets: dict[str, Permit] = {}
 
     # ── tunnels ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -45,8 +48,11 @@ class Egress:
             self._tunnel_keys[flow.client_conn.id] = callers.parse_basic(keys[0])
 
     def client_disconnected(self, client: connection.Client) -> None:
-        """A key proved on CONNECT lives as long as its connection."""
+        """A key proved on CONNECT lives as long as its connection, and so does a WebSocket, however that was cut off."""
         self._tunnel_keys.pop(client.id, None)
+        permit = self._websockets.pop(client.id, None)
+        if permit is not None:
+            self._gate.leave(permit, status=101, code="interrupted")
 
     def tls_clienthello(self, data: tls.ClientHelloData) -> None:
         """
@@ -150,6 +156,8 @@ class Egress:
         if isinstance(released, Denial):
             self._deny(flow, released)
             return
+        if handshake.asks(released.head.headers):
+            flow.metadata[OFFER] = released.head
         if permit.authorized is None:
             flows.write(flow, released.head)
             flow.metadata[hardening.VERDICT] = hardening.PASS
@@ -203,11 +211,28 @@ class Egress:
         permit = self._cleaned(flow)
         if permit is None or flow.response is None or not flow.metadata.get(LEAVING):  # it is an answer of ours
             return
-        if permit.local is None and not permit.code:
+        if flow.response.status_code == 101 and not permit.code:
+            self._switch(flow, flow.response, permit)
+        elif permit.local is None and not permit.code:
             flow.response.headers = http.Headers(list(responses.clean(flow.response.headers.fields)))
             flow.response.stream = True
             if permit.screen is not None:
                 self._screen(flow, flow.response, permit, permit.screen)
+
+    def _switch(self, flow: http.HTTPFlow, response: http.Response, permit: Permit) -> None:
+        """Another protocol takes over, if it is the one that was asked for."""
+        sent = flow.metadata.pop(OFFER, None)
+        try:
+            offer = None if sent is None or not flow.request.is_http11 else handshake.read(sent)
+            headers, flow.metadata[hardening.RELAY] = relay.grant(offer, response.headers.fields, permit.screen)
+        except Refusal:
+            self._withhold(flow, response, self._gate.abandon(permit, "websocket_invalid", sent=True).answer)
+            response.headers["Connection"] = "close"
+            return
+        framing = (b"content-length", b"transfer-encoding")
+        response.data.reason = b"Switching Protocols"
+        response.headers = http.Headers([pair for pair in headers if pair[0].lower() not in framing])
+        response.stream = True
 
     def _screen(self, flow: http.HTTPFlow, response: http.Response, permit: Permit, screen: Screen) -> None:
         bodiless = flow.request.method == "HEAD" or response.status_code in {204, 304}
@@ -236,7 +261,9 @@ class Egress:
         response.stream = stream
 
     def response(self, flow: http.HTTPFlow) -> None:
-        """The response has ended."""
+        """The response has ended, unless a WebSocket begins."""
+        if flow.websocket is not None:
+            return
         permit = flow.metadata.pop(PERMIT, None)
         if permit is not None:
             if permit.screen is not None and flow.response is not None and flow.response.trailers:
@@ -255,10 +282,16 @@ class Egress:
                 status = self._gate.abandon(permit, code, sent=True).answer.status
             self._gate.leave(permit, status=status, code=code or "interrupted")
 
-    def websocket_message(self, flow: http.HTTPFlow) -> None:
-        """mitmproxy keeps every message of a connection until it ends; nobody here reads them again."""
-        if flow.websocket is not None:
-            flow.websocket.messages.clear()
+    def websocket_start(self, flow: http.HTTPFlow) -> None:
+        """Frames may pass."""
+        permit = self._websockets[flow.client_conn.id] = flow.metadata[PERMIT]
+        self._gate.attend(permit, flow.metadata[hardening.END])
+
+    def websocket_end(self, flow: http.HTTPFlow) -> None:
+        """No more of them."""
+        permit = self._websockets.pop(flow.client_conn.id, None)
+        if permit is not None:
+            self._gate.leave(permit, status=101, code=flow.metadata.get(hardening.REFUSAL, ""))
 
     def _cleaned(self, flow: http.HTTPFlow) -> Permit | None:
         permit: Permit | None = flow.metadata.get(PERMIT)

@@ -62,6 +62,7 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
     await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
     server.close()
     tidying.cancel()
+    proxy.gate.drain()
     deadline = time.monotonic() + DRAIN_SECONDS
     while proxy.gate.active and time.monotonic() < deadline:  # noqa: ASYNC110  a counter, polled only here
         await asyncio.sleep(0.02)

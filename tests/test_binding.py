@@ -93,7 +93,7 @@ def test_a_member_given_twice_is_a_fault(member):
         {"expires": 1},
         {"Hosts": [["api.test", 443]]},
         {"": None},
-        {"flags": ["private", "websocket"]},
+        {"flags": ["private", "websockets"]},
         {"flags": [None]},
         {"flags": [["private"]]},
         {"scheme": "http"},

@@ -131,7 +131,8 @@ FORBIDDEN = [
     (b"X_HTTP_Method_Override", b"DELETE"),
     (b"X-Original-URL", b"/admin"),
     (b"X_Rewrite_URL", b"/admin"),
-    (b"Upgrade", b"websocket"),
+    (b"Upgrade", b"h2c"),
+    (b"Upgrade", b"websocket, h2c"),
     (b"upgrade", b""),
     (b"Trailer", b"X-Alter-Grant"),
     (b"TE", b"gzip"),
@@ -155,6 +156,31 @@ HARMLESS = [
 @pytest.mark.parametrize("header", FORBIDDEN, ids=repr)
 def test_headers_that_change_what_the_upstream_acts_on_are_forbidden(header):
     assert code(check_hygiene, request(headers=((b"Host", b"api.test"), header))) == "header_forbidden"
+
+
+HANDSHAKE = (
+    (b"Host", b"api.test"), (b"Upgrade", b"websocket"), (b"Connection", b"keep-alive, Upgrade"),
+    (b"Sec-WebSocket-Version", b"13"), (b"Sec-WebSocket-Key", b"dGhlIHNhbXBsZSBub25jZQ=="),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "websocket", "expected"),
+    [
+        ({}, True, None),
+        ({}, False, "websocket_not_bound"),
+        ({"headers": (*HANDSHAKE, (b"Connection", b"Authorization"))}, True, "header_forbidden"),
+        ({"headers": (*HANDSHAKE, (b"Connection", b"close"))}, True, "header_forbidden"),
+        ({"headers": (*HANDSHAKE, (b"X-HTTP-Method", b"PUT"))}, True, "header_forbidden"),
+        ({"headers": (*HANDSHAKE, (b"Upgrade", b"h2c"))}, True, "header_forbidden"),
+        ({"headers": HANDSHAKE[:4]}, True, "websocket_malformed"),
+        ({"version": "HTTP/1.0"}, True, "websocket_malformed"),
+        ({"version": "HTTP/2.0"}, True, "websocket_malformed"),
+    ],
+)
+def test_a_websocket_is_asked_for_only_where_that_is_bound_and_only_to_the_letter(changes, websocket, expected):
+    asked = request(**({"method": "GET", "headers": HANDSHAKE} | changes))
+    assert code(lambda: check_hygiene(asked, websocket=websocket)) == expected
 
 
 @pytest.mark.parametrize("header", HARMLESS, ids=repr)

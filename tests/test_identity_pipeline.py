@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from addon import pipeline
 from addon.callers import key as keys
 from addon.callers.key_sets import KeySets
-from addon.errors import Fault
+from addon.errors import Fault, Refusal
 from addon.explanation import attempt, explain
 from addon.model import Caller, User
 from addon.pipeline import Authorized, Refused, Untagged
@@ -514,3 +514,24 @@ def test_no_answer_tells_more_to_a_stranger_than_that_there_is_nothing(people):
     outcomes = [people.decide(grant, token=token, caller="other", later=5) for grant in ids]
     assert {(o.code, o.policy, o.retry_after, o.limit) for o in outcomes} == {("grant_unavailable", None, None, None)}
     assert outcomes[0].code == "grant_unavailable"
+
+
+# ── what goes on for long ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("later", "change", "expected"),
+    [
+        (0, None, ""),
+        (359, None, ""),
+        (360, None, "user_token_invalid"),
+        (0, lambda p: p.vault.idps.remove("acme", now=NOW), "user_token_invalid"),
+    ],
+)
+def test_what_a_user_was_allowed_goes_on_no_longer_than_the_token(people, later, change, expected):
+    outcome = people.decide(people.ada, token=people.token(exp=int(NOW) + 300))
+    assert isinstance(outcome, Authorized)
+    if change:
+        change(people)
+    with pytest.raises(Refusal, match=expected) if expected else contextlib.nullcontext():
+        pipeline.recheck(outcome, vault=people.vault, now=NOW + later)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from addon import binding as bindings
 from addon import callers, context, credentials, pipeline, policies, principals, tag
 from addon.callers import key as keys
-from addon.errors import Fault
+from addon.errors import Fault, Refusal
 from addon.pipeline import Authorized, Refused, Untagged
 
 
@@ -457,3 +457,78 @@ def test_only_the_right_caller_at_the_right_host_ever_gets_a_yes(story, headers,
     if isinstance(outcome, Untagged):
         assert not [name for name, _ in outcome.head.headers if tag.is_control(name)]
         assert b"alter_grant_" not in repr(outcome.head).encode()
+
+
+# ── what goes on for long ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _bind(story, **changes):
+    bound = bindings.Binding(**({"hosts": (("api.stripe.test", 443),), "flags": frozenset({"websocket"})} | changes))
+    story.vault.secrets.bind("stripe", binding=bound, values={"token": story.canary}, now=story.now)
+
+
+LATER = {
+    "nothing": (lambda s: None, None),
+    "another value": (lambda s: s.vault.secrets.rotate("stripe", values={"token": "sk_new"}, now=s.now), None),
+    "grant revoked": (lambda s: s.vault.grants.revoke(ids=(s.grants["stripe"],), now=s.now), "grant_revoked"),
+    "grant deleted": (lambda s: s.vault.secrets.delete("stripe", now=s.now), "grant_unavailable"),
+    "secret disabled": (lambda s: s.vault.secrets.set_state("stripe", "disabled", now=s.now), "secret_disabled"),
+    "app disabled": (lambda s: s.vault.callers.set_state("app", "billing", "disabled", now=s.now), "caller_invalid"),
+    "other hosts": (lambda s: _bind(s, hosts=(("api.other.test", 443),)), "destination_not_bound"),
+    "other paths": (lambda s: _bind(s, paths=("/v2/",)), "path_not_bound"),
+    "no WebSockets": (lambda s: _bind(s, flags=frozenset()), "websocket_not_bound"),
+    "a policy": (
+        lambda s: s.vault.layers.put("vault", "", (("paths", policies.KINDS["paths"].parse(("/v2/",))),), now=s.now),
+        "policy_denied",
+    ),
+}  # fmt: skip
+
+HANDSHAKE = [
+    (b"Upgrade", b"websocket"), (b"Connection", b"Upgrade"), (b"Sec-WebSocket-Version", b"13"),
+    (b"Sec-WebSocket-Key", b"dGhlIHNhbXBsZSBub25jZQ=="), (b"Sec-WebSocket-Extensions", b"permessage-deflate"),
+]  # fmt: skip
+
+
+def _still(story, outcome, *, later=0.0):
+    try:
+        pipeline.recheck(outcome, vault=story.vault, now=story.now + later)
+    except Refusal as refusal:
+        return refusal.code
+    return None
+
+
+@pytest.mark.parametrize(("change", "expected"), LATER.values(), ids=LATER)
+def test_what_was_allowed_is_judged_again_by_what_holds_now(story, change, expected):
+    _bind(story)
+    outcome = story.decide(headers=HANDSHAKE)
+    assert isinstance(outcome, Authorized)
+    change(story)
+    assert _still(story, outcome) == expected
+
+
+def test_what_was_allowed_ends_with_the_grant_and_with_the_key(story):
+    vault, end = story.vault, story.now + 60
+    grant = vault.grants.issue("stripe", principal="system:billing", expires_at=end, now=story.now).id
+    key_id, key = vault.callers.mint_key("app", "billing", now=story.now, expires_at=end)
+    by_grant, by_key = story.decide(grant=grant), story.decide(caller=key)
+    assert (_still(story, by_grant, later=59), _still(story, by_grant, later=60)) == (None, "grant_expired")
+    assert (_still(story, by_key, later=59), _still(story, by_key, later=60)) == (None, "caller_invalid")
+    vault.callers.revoke_key("app", key_id, now=story.now)
+    assert _still(story, by_key) == "caller_invalid"
+
+
+def test_frames_that_are_to_be_searched_are_not_compressed(story):
+    _bind(story)
+    offered = header(
+        pipeline.inject(story.decide(headers=HANDSHAKE), vault=story.vault).head, b"sec-websocket-extensions"
+    )
+    assert offered == []
+    _bind(story, flags=frozenset({"websocket", "no-redact"}))
+    offered = header(
+        pipeline.inject(story.decide(headers=HANDSHAKE), vault=story.vault).head, b"sec-websocket-extensions"
+    )
+    assert offered == [b"permessage-deflate"]
+
+
+def test_what_is_kept_to_judge_again_prints_nothing_of_a_key(story):
+    assert story.keys["billing"] not in repr(story.decide())

@@ -13,12 +13,12 @@ from addon.refusals import CODES, answer
 # wire.md, section 4, and what https://alter.internal/ answers besides
 STATUS = {
     202: {"approval_pending"},
-    400: {"tag_malformed", "tag_repeated", "context_malformed", "header_forbidden", "request_malformed"},
+    400: {"tag_malformed", "tag_repeated", "context_malformed", "header_forbidden", "request_malformed", "websocket_malformed"},
     401: {"user_token_required", "user_token_invalid"},
     403: {
         "grant_unavailable", "grant_expired", "grant_revoked", "secret_disabled", "delegation_revoked",
         "delegation_expired", "delegation_source_lost", "destination_not_bound", "authority_mismatch",
-        "cleartext_upstream", "address_forbidden", "method_not_bound", "path_not_bound", "credential_minting",
+        "cleartext_upstream", "address_forbidden", "method_not_bound", "path_not_bound", "websocket_not_bound", "credential_minting",
         "secret_in_request", "policy_denied", "approval_denied", "approval_expired", "untagged",
     },
     407: {"caller_required", "caller_invalid"},
@@ -27,7 +27,7 @@ STATUS = {
     413: {"body_too_large"},
     422: {"signing_unsupported", "signing_scope_unknown", "signing_scope_not_bound"},
     429: {"rate_limited", "quota_exceeded"},
-    502: {"upstream_unverified", "upstream_unreachable", "response_undecodable"},
+    502: {"upstream_unverified", "upstream_unreachable", "response_undecodable", "websocket_invalid"},
     503: {"vault_unavailable", "audit_unavailable", "session_unavailable", "fault"},
 }  # fmt: skip
 

@@ -36,6 +36,7 @@ class Typed(TypedDict):
     minting: bool | None
     no_redact: bool | None
     cookies: bool | None
+    websocket: bool | None
 
 
 _OF_AWS = ("services", "regions", "role_arn", "external_id", "duration", "minting")
@@ -73,6 +74,7 @@ _SWITCHES = {
     "allow-credential-minting": "minting",
     "no-redact": "no_redact",
     "cookies": "cookies",
+    "websocket": "websocket",
 }
 """Flags of a binding → their names in Typed."""
 

@@ -2,6 +2,6 @@
 
 from addon.callers.identity import identify
 from addon.callers.proof import find, parse_basic
-from addon.callers.user import KeySource, authenticate, find_token
+from addon.callers.user import KeySource, authenticate, find_token, recheck
 
-__all__ = ["KeySource", "authenticate", "find", "find_token", "identify", "parse_basic"]
+__all__ = ["KeySource", "authenticate", "find", "find_token", "identify", "parse_basic", "recheck"]

@@ -40,6 +40,12 @@ def find_token(request: Request) -> str | None:
     return values[0].decode("ascii").strip(" \t")
 
 
+def recheck(user: User, *, idps: Registry, now: float) -> None:
+    """Whether a user proved a while ago still is: raises Refusal when the token has expired, or nobody trusts its issuer."""
+    if user.expires_at <= now - jwt.LEEWAY or idps.find(user.issuer) is None:
+        raise Refusal("user_token_invalid")
+
+
 def authenticate(token: str, *, idps: Registry, key_sets: KeySource | None, now: float) -> User:
     """
     Who the token proves, at `now`.

@@ -38,8 +38,11 @@ class SigV4:
         return _FIELDS
 
     def check_binding(self, binding: Binding) -> Binding:
-        if binding.placements:
-            raise Usage("sigv4 has no placements", hint="leave out --header, --format and --query-param")
+        if binding.placements or "websocket" in binding.flags:
+            raise Usage(
+                "sigv4 has no placements and signs no WebSockets",
+                hint="leave out --header, --format, --query-param and --websocket",
+            )
         for option, names in (("service", binding.services), ("region", binding.regions)):
             for name in names:
                 if not _NAME.fullmatch(name):

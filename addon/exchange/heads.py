@@ -113,8 +113,8 @@ def write_response(head: ResponseHead, headers: Headers, *, length: int | None, 
 
 
 def write_upgrade(first: bytes, headers: Headers) -> bytes:
-    """A head that asks for, or grants, another protocol: `Connection` and `Upgrade` stay."""
-    return _join(first, headers, ())
+    """A head that asks for, or grants, a WebSocket."""
+    return _join(first, _end_to_end(headers), ((b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")))
 
 
 def _split(raw: bytes) -> tuple[bytes, Headers]:

@@ -11,7 +11,6 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
-from addon import responses
 from addon.complaints import complain
 from addon.errors import Refusal
 from addon.exchange import heads
@@ -22,9 +21,12 @@ from addon.exchange.progress import Broken, Progress
 from addon.exchange.spool import Spool
 from addon.exchange.streams import Stream
 from addon.exchange.upload import Upload
+from addon.exchange.websocket import WebSocket
 from addon.gate import Denial, Gate, Permit
 from addon.model import Head, Headers, Proof, Request
 from addon.refusals import Answer
+from addon.websocket import handshake, relay
+from addon.websocket.handshake import Offer
 
 _DISCARD = 1 << 18
 _LINGER = 2.0
@@ -156,6 +158,7 @@ class Tunnel:
             client_ip=opening.client_ip,
             tunnel_key=opening.key,
             absolute_scheme=scheme,
+            version=f"HTTP/1.{head.minor}",
         )
 
     def _unreadable(self) -> Request:
@@ -194,7 +197,8 @@ class Tunnel:
             return released
         self._upstream = upstream
         length = held.size if held else head.length
-        message = _write_head(released.head, _upgrade_of(head), length=length)
+        offer = _offer(released.head) if head.minor == 1 else None
+        message = _write_head(released.head, upgrade=offer is not None, length=length)
         if held:
             upload.send_held(upstream.stream, message, held)
         else:
@@ -207,7 +211,7 @@ class Tunnel:
             return self._gate.abandon(permit, upload.refused or "upstream_unreachable", sent=True)
         self._status = response.status
         if response.status == 101:
-            return await self._switch(upstream, head, response)
+            return await self._switch(permit, upstream, offer, response)
         return await self._relay(permit, upstream, head, response, upload)
 
     async def _await_response(
@@ -275,30 +279,22 @@ class Tunnel:
 
     # ── another protocol ─────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _switch(self, upstream: Upstream, head: RequestHead, response: ResponseHead) -> bool:
-        """Another protocol takes over (RFC 9110 7.8): bytes both ways until either side ends."""
-        if _upgrade_of(head) is None:
-            raise Broken("upstream_unreachable")
-        first = b"HTTP/1.1 101 Switching Protocols"
-        self._client.write(heads.write_upgrade(first, responses.clean(response.headers)))
-        there = asyncio.create_task(self._pump(self._client, upstream.stream))
-        back = asyncio.create_task(self._pump(upstream.stream, self._client))
-        await asyncio.wait({there, back}, return_when=asyncio.FIRST_COMPLETED)
-        for pump in (there, back):
-            pump.cancel()
-        upstream.stream.close()
+    async def _switch(
+        self, permit: Permit, upstream: Upstream, offer: Offer | None, response: ResponseHead
+    ) -> Denial | bool:
+        """Another protocol takes over (RFC 9110 7.8) until either side ends."""
+        try:
+            headers, frames = relay.grant(offer, response.headers, permit.screen)
+        except Refusal as refusal:
+            return self._gate.abandon(permit, refusal.code, sent=True)
+        self._client.write(heads.write_upgrade(b"HTTP/1.1 101 Switching Protocols", headers))
+        websocket = WebSocket(self._client, upstream.stream, frames, self.progress)
+        self._gate.attend(permit, websocket.end)
+        code = await websocket.run()
         self._upstream = None
+        if code:
+            raise Broken(code)
         return False
-
-    async def _pump(self, source: Stream, sink: Stream) -> None:
-        while True:
-            data = bytes(source.buffer)
-            source.buffer.clear()
-            sink.write(data)
-            if sink.congested:
-                await sink.drain()
-            if not await self.progress.more(source):
-                return
 
     # ── refusals ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -340,20 +336,21 @@ async def _read_head(stream: Stream) -> bytes | None:
             return None
 
 
-def _write_head(released: Head, upgrade: Headers | None, *, length: int | None) -> bytes:
-    if upgrade is None:
+def _write_head(released: Head, *, upgrade: bool, length: int | None) -> bytes:
+    if not upgrade:
         return heads.write_request(released.method, released.target, released.headers, length=length)
-    fields = tuple((name, value) for name, value in released.headers if name.lower() != b"expect")
     first = b"%s %s HTTP/1.1" % (released.method.encode("ascii"), released.target)
-    return heads.write_upgrade(first, fields)
+    return heads.write_upgrade(first, released.headers)
 
 
-def _upgrade_of(head: RequestHead) -> Headers | None:
-    """The headers of a WebSocket handshake (RFC 6455 4.1), or None. No other protocol is switched to."""
-    if head.method != "GET" or head.length != 0:
+def _offer(head: Head) -> Offer | None:
+    """What a WebSocket is asked for with, or None. No other protocol is switched to."""
+    if head.method != "GET" or not handshake.asks(head.headers):
         return None
-    wanted = [value.lower() for name, value in head.headers if name.lower() == b"upgrade"]
-    return head.headers if wanted == [b"websocket"] else None
+    try:
+        return handshake.read(head)
+    except Refusal:
+        return None
 
 
 def _binds_connection(headers: Headers) -> bool:

@@ -6,10 +6,14 @@ Answers put on a flow, and what travels in `flow.metadata` between the shell and
                         pass        goes out as it is
                         injected    goes out, the credential is in it
                         hold        the body is held back; the `request` hook must turn it into `injected`
-    alter.refusal   set by the patches before the `error` hook: the code of the answer the client is about to get
+    alter.refusal   set by the patches before the `error` hook: the code of the answer the client is about to get; and
+                    before `websocket_end`, the code of what broke the WebSocket off
     alter.leaving   set by the patches: the upstream connection of this request was asked for
     alter.room      set by the shell with the verdict `hold`: called with the bytes held so far, gives back None or the
                     answer (`addon.refusals.Answer`) to refuse the request with
+    alter.relay     set by the shell with a 101: the `addon.websocket.relay.Relay` that its frames go through
+    alter.end       set by the patches before `websocket_start`: called with a status for the close frames and a code, which
+                    will be `alter.refusal`, it closes the WebSocket
 """
 
 import re
@@ -27,6 +31,8 @@ VERDICT = "alter.verdict"
 REFUSAL = "alter.refusal"
 LEAVING = "alter.leaving"
 ROOM = "alter.room"
+RELAY = "alter.relay"
+END = "alter.end"
 
 PASS = "pass"
 INJECTED = "injected"

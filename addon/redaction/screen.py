@@ -8,6 +8,7 @@ from addon.redaction.decoding import Decoder
 from addon.redaction.needles import Needles
 from addon.redaction.redactor import Redactor
 
+_CODED = frozenset({b"accept-encoding", b"sec-websocket-extensions"})
 _PARTIAL = frozenset({b"range", b"if-range"})
 _COOKIES = frozenset({b"set-cookie", b"set-cookie2"})
 _OF_THE_CODED = frozenset(
@@ -16,8 +17,12 @@ _OF_THE_CODED = frozenset(
 
 
 def ask_plainly(head: Head, *, whole: bool) -> Head:
-    """The head of a request for an uncompressed response; `whole`: not for a part, which could end amid a secret."""
-    gone = _PARTIAL | {b"accept-encoding"} if whole else {b"accept-encoding"}
+    """
+    The head of a request for an uncompressed response; `whole`: not for a part, which could end amid a secret.
+
+    Extensions of WebSockets go: the one that is used compresses every message.
+    """
+    gone = _CODED | _PARTIAL if whole else _CODED
     headers = [pair for pair in head.headers if pair[0].lower() not in gone]
     return Head(head.method, head.target, (*headers, (b"Accept-Encoding", b"identity")))
 
@@ -88,11 +93,17 @@ class Screen:
         (_, reason), *pairs = self.redact(((b"", reason), *headers))
         if bodiless or (codings and decoder is None):
             return Screened(reason, tuple(pairs))
-        redactor = Redactor(self._needles)
-        self._bodies.append(redactor)
-        if decoder is None:
+        redactor = self.redactor()
+        if decoder is None or redactor is None:
             return Screened(reason, tuple(pairs), redactor)
         return Screened(reason, tuple(pairs), _Decoded(decoder, redactor), resized=True)
+
+    def redactor(self) -> Redactor | None:
+        """What one more stream goes through, whose stars are counted as well; None: there is nothing to look for."""
+        if not self._needles:
+            return None
+        self._bodies.append(Redactor(self._needles))
+        return self._bodies[-1]
 
     def redact(self, headers: Headers) -> Headers:
         """Headers or trailers without a secret in any name or value."""

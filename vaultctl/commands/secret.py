@@ -61,6 +61,7 @@ def _value_options(function: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option("--no-redact", is_flag=True, help="Do not look for the value in responses.")
 @click.option("--allow-cookies", "cookies", is_flag=True, help="Let responses set cookies.")
+@click.option("--websocket", is_flag=True, help="Let requests open WebSockets.")
 @_value_options
 @click.option("--note", default="", metavar="TEXT", help="A note for people.")
 @pass_session
@@ -82,7 +83,7 @@ def set_(
     """
     vault = session.vault(writable=True)
     vault.secrets.check_new(name)
-    for switch in ("private", "minting", "no_redact", "cookies"):
+    for switch in ("private", "minting", "no_redact", "cookies", "websocket"):
         typed[switch] = typed[switch] or None
     kind, binding = _start(name, slug=slug, kind=kind, typed=typed)
     binding = credentials.kind(kind).check_binding(bindings.change(binding, typed, kind=kind))
@@ -144,6 +145,7 @@ def rollback(session: Session, *, name: str, to: int | None) -> None:
 )
 @click.option("--no-redact/--redact", default=None, help="Whether not to look for the value in responses.")
 @click.option("--allow-cookies/--forbid-cookies", "cookies", default=None, help="Whether responses may set cookies.")
+@click.option("--websocket/--no-websocket", default=None, help="Whether requests may open WebSockets.")
 @_value_options
 @pass_session
 def bind(

@@ -10,7 +10,7 @@ header may say nothing else, and no claim has a default.
 """
 
 from addon.callers.jwt.keys import Key, KeySet, Unusable
-from addon.callers.jwt.verification import Check, explain, read, verify
+from addon.callers.jwt.verification import LEEWAY, Check, explain, read, verify
 from addon.callers.jwt.wire import Invalid
 
-__all__ = ["Check", "Invalid", "Key", "KeySet", "Unusable", "explain", "read", "verify"]
+__all__ = ["LEEWAY", "Check", "Invalid", "Key", "KeySet", "Unusable", "explain", "read", "verify"]
