@@ -24,6 +24,7 @@ from addon.websocket import handshake, relay
 
 PERMIT = "alter.permit"
 OFFER = "alter.offer"
+REST = "alter.rest"
 
 
 class Egress:
@@ -253,7 +254,7 @@ class Egress:
         response.status_code, response.data.reason = answer.status, answer.reason
         response.headers = http.Headers(list(answer.headers))
         _chunk(flow, response)
-        rest = [answer.body]
+        rest = flow.metadata[REST] = [answer.body]
 
         def stream(_dropped: bytes) -> list[bytes]:
             return [rest.pop()] if rest else []
@@ -264,6 +265,9 @@ class Egress:
         """The response has ended, unless a WebSocket begins."""
         if flow.websocket is not None:
             return
+        rest = flow.metadata.get(REST)
+        if rest and flow.response is not None:
+            flow.response.raw_content = rest.pop()  # the upstream's had no body, and so nothing was streamed
         permit = flow.metadata.pop(PERMIT, None)
         if permit is not None:
             if permit.screen is not None and flow.response is not None and flow.response.trailers:

@@ -22,6 +22,7 @@ TOKEN = "sk_live_canary_socket_51H"
 STARS = "*" * len(TOKEN)
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 UPGRADE = f"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n"
+GRANTED = b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"
 
 
 @pytest.fixture(scope="module")
@@ -237,8 +238,7 @@ def test_an_upstream_that_sends_no_frames_is_cut_off(stage, dial, hostile, data)
         b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: HSmrc0sMlYUkAGmm5OPpG2HaGWk=\r\n",
         b"Upgrade: websocket\r\nConnection: Upgrade\r\n",
         b"Upgrade: h2c\r\nConnection: Upgrade\r\n",
-        b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"
-        b"Sec-WebSocket-Extensions: permessage-deflate\r\n",
+        GRANTED + b"Sec-WebSocket-Extensions: permessage-deflate\r\n",
     ],
     ids=["wrong accept", "no accept", "another protocol", "an extension nobody offered"],
 )
@@ -253,8 +253,7 @@ def test_a_101_that_proves_nothing_is_refused(stage, hostile, head, secret):
 
 
 def test_a_101_to_an_ordinary_request_is_refused(stage, hostile):
-    accept = b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"
-    hostile.play(b"\x81\x04leak", head=b"HTTP/1.1 101 Switching Protocols\r\n" + accept + b"\r\n")
+    hostile.play(b"\x81\x04leak", head=b"HTTP/1.1 101 Switching Protocols\r\n" + GRANTED + b"\r\n")
     with stage.wire() as wire:
         tag = f"X-Alter-Grant: {stage.grants['socket']}\r\n"
         answer = wire.tunnel(BAD).ask(f"GET /x HTTP/1.1\r\nHost: {BAD}\r\n{tag}\r\n")
