@@ -26,6 +26,7 @@ from mitmproxy.hooks import all_hooks
 
 from addon import hardening
 from addon.refusals import answer
+from addon.websocket.relay import Relay
 
 HOST = "localhost"
 WAIT = 0.1
@@ -304,7 +305,7 @@ class Decider:
     """Stands in for the shell: takes the tag off, gives the verdict, remembers what the `error` hook saw."""
 
     def __init__(self):
-        self.verdict, self.late, self.stream = "injected", "injected", True
+        self.verdict, self.late, self.stream, self.relay = "injected", "injected", True, Relay
         self.errors = []
 
     def requestheaders(self, flow):
@@ -321,6 +322,10 @@ class Decider:
 
     def responseheaders(self, flow):
         flow.response.stream = True
+        flow.metadata["alter.relay"] = self.relay() if self.relay else None
+
+    def websocket_end(self, flow):
+        self.errors.append((flow.metadata.get("alter.refusal"), None))
 
     def error(self, flow):
         self.errors.append((flow.metadata.get("alter.refusal"), flow.metadata.get("alter.id")))

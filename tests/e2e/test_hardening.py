@@ -696,24 +696,6 @@ def responseheaders(flow):
 class TestConnectionsWorkAsBefore:
     """What the patches put in the place of mitmproxy's own must do what that did."""
 
-    async def test_websocket_messages_go_both_ways(self, hardened, certificate):
-        async def accept(writer):
-            writer.write(
-                b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n\x81\x02to"
-            )
-
-        upgrade = (
-            "Upgrade: websocket\r\nConnection: Upgrade\r\n"
-            "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-        )
-        async with exchange(hardened, certificate, replies={"/": accept}) as (origin, client):
-            assert (await client.send(get(headers=upgrade))).status == 101
-            assert await client.reader.readexactly(4) == b"\x81\x02to"
-            before = len(origin.received)
-            await client.send(b"\x81\x84\x00\x00\x00\x00from", answered=False)
-            assert await until(lambda: origin.received[before:][:2] == b"\x81\x84")
-
     async def test_a_client_that_does_not_read_holds_the_upstream_back(self, hardened, certificate):
         written = 0
 
@@ -799,6 +781,63 @@ class TestHeldBodiesAreLimited:
             for _ in range(40):
                 await client.send(b"100000\r\n" + b"x" * MB + b"\r\n", answered=False)
             assert await until(lambda: plain.memory() - before > 30 * MB, patience=5)
+
+
+UPGRADE = (
+    "Upgrade: websocket\r\nConnection: Upgrade\r\n"
+    "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+)
+
+
+def switch(frames):
+    """Take the handshake, send these bytes, and wait."""
+
+    async def reply(writer):
+        writer.write(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n" + frames
+        )
+
+    return {"/": reply}
+
+
+class TestFramesPassAsTheyCome:
+    """P11"""
+
+    async def test_messages_go_both_ways(self, hardened, certificate):
+        async with exchange(hardened, certificate, replies=switch(b"\x81\x02to")) as (origin, client):
+            assert (await client.send(get(headers=UPGRADE))).status == 101
+            assert await client.reader.readexactly(4) == b"\x81\x02to"
+            before = len(origin.received)
+            await client.send(b"\x81\x84\x00\x00\x00\x00from", answered=False)
+            assert await until(lambda: origin.received[before:] == b"\x81\x84\x00\x00\x00\x00from")
+
+    BEGUN = b"\x82\x7f" + (1 << 30).to_bytes(8) + b"beginning"
+
+    async def test_a_message_goes_on_before_it_has_ended(self, hardened, certificate):
+        async with exchange(hardened, certificate, replies=switch(self.BEGUN)) as (_, client):
+            await client.send(get(headers=UPGRADE))
+            assert await client.reader.readexactly(len(self.BEGUN)) == self.BEGUN
+
+    async def test_plain_mitmproxy_waits_for_its_end(self, plain, certificate):
+        async with exchange(plain, certificate, replies=switch(self.BEGUN), patience=0.5) as (_, client):
+            await client.send(get(headers=UPGRADE))
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.5):
+                    await client.reader.readexactly(1)
+
+    async def test_what_is_no_frame_ends_it_for_both(self, hardened, certificate):
+        async with exchange(hardened, certificate, replies=switch(b"\x83\x00")) as (origin, client):
+            await client.send(get(headers=UPGRADE))
+            assert (await client.reader.read())[:4] == b"\x88\x13\x03\xea"
+            assert b"\x88\x82" in origin.received
+        assert hardened.tell() == [("websocket_invalid", None)]
+
+    async def test_without_a_relay_nothing_passes(self, hardened, certificate):
+        hardened.tell(relay=None)
+        async with exchange(hardened, certificate, replies=switch(b"\x81\x02to")) as (_, client):
+            assert (await client.send(get(headers=UPGRADE))).status == 101
+            assert await client.closed()
 
 
 class TestInstallation:
