@@ -114,7 +114,7 @@ def write_response(head: ResponseHead, headers: Headers, *, length: int | None, 
 
 def write_upgrade(first: bytes, headers: Headers) -> bytes:
     """A head that asks for, or grants, a WebSocket."""
-    return _join(first, _end_to_end(headers), ((b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")))
+    return _join(first, _end_to_end(headers, gone=_HOP), ((b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")))
 
 
 def _split(raw: bytes) -> tuple[bytes, Headers]:
