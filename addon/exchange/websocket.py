@@ -68,17 +68,16 @@ class WebSocket:
         self._upstream.write(to_upstream)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LINGER):
-                await asyncio.gather(
-                    self._drop(self._client, self._relay.from_client),
-                    self._drop(self._upstream, self._relay.from_upstream),
-                )
+                await self._drop(self._client, self._relay.from_client, lambda: self._relay.client_closed)
+                await self._drop(self._upstream, self._relay.from_upstream, lambda: self._relay.upstream_closed)
         for stream in (self._client, self._upstream):
             stream.close()
             asyncio.get_running_loop().call_later(LINGER, stream.abort)
 
-    async def _drop(self, stream: Stream, take: Callable[[bytes], bytes]) -> None:
-        while await stream.more():
+    async def _drop(self, stream: Stream, take: Callable[[bytes], bytes], closed: Callable[[], bool]) -> None:
+        """What still comes is dropped, up to a close frame."""
+        while True:
             take(bytes(stream.buffer))
             stream.buffer.clear()
-            if self._relay.over or self._relay.violation:
+            if closed() or self._relay.violation or not await stream.more():
                 return

@@ -38,9 +38,19 @@ class Relay:
             self._upstream = _Searched(Frames(masked=False, whole=WHOLE), messages, controls)
 
     @property
+    def client_closed(self) -> bool:
+        """Whether the client has sent a close frame."""
+        return self._client.frames.closed
+
+    @property
+    def upstream_closed(self) -> bool:
+        """Whether the upstream has sent one."""
+        return self._upstream.frames.closed
+
+    @property
     def over(self) -> bool:
-        """Whether both sides have sent a close frame."""
-        return self._client.frames.closed and self._upstream.frames.closed
+        """Whether both have."""
+        return self.client_closed and self.upstream_closed
 
     def from_client(self, data: bytes) -> bytes:
         """What the upstream gets."""

@@ -130,7 +130,7 @@ def test_without_the_flag_the_answer_says_what_would_mend_it(stage, sockets):
 @pytest.mark.parametrize(
     "spoil",
     [
-        lambda head: head.replace("13", "8"),
+        lambda head: head.replace("Version: 13", "Version: 8"),
         lambda head: head.replace(KEY, "eA=="),
         lambda head: head.replace(f"Sec-WebSocket-Key: {KEY}\r\n", ""),
         lambda head: head.replace("Connection: Upgrade", "Connection: keep-alive"),
