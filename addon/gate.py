@@ -3,6 +3,7 @@ One request's way through the proxy, whichever engine carries its bytes: enter, 
 
     enter     decide and record; a Denial carries the answer to give, a Permit allows to go on
     hold      room for a body that must be known whole
+    examine   that body, where a policy looks at it
     approve   a person's yes, where a policy asks for one
     release   what to send, once the upstream is proved (and the body held, where that is needed)
     leave     the outcome
@@ -12,11 +13,12 @@ send what was not decided and recorded. Whatever breaks becomes a Denial with 50
 """
 
 import contextlib
+import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from addon import pipeline, refusals, selfservice, supervision, tag
+from addon import pipeline, policies, refusals, selfservice, supervision, tag
 from addon.audit.writer import Writer
 from addon.callers import KeySource
 from addon.complaints import complain
@@ -44,7 +46,8 @@ class Permit:
     """
     A decided and recorded request. `clean` is its head without anything of ours and without the credential.
 
-    `screen` stands before the response from the moment that a credential is released.
+    `screen` stands before the response from the moment that a credential is released. `examined` is the SHA-256 of the body
+    that policies have let pass: no other may go out.
     """
 
     record: Record
@@ -55,15 +58,23 @@ class Permit:
     held: int = 0
     code: str = ""
     released: bool = False
+    examined: str = ""
     over: bool = field(default=False, repr=False)
     screen: Screen | None = field(default=None, repr=False)
 
     @property
     def needs_body(self) -> bool:
         """Whether the whole body must be held, and its SHA-256 told to `release` (or itself to `answer`)."""
-        if self.authorized is None:
+        authorized = self.authorized
+        if authorized is None:
             return self.local is not None
-        return self.authorized.plan.needs_body or self.authorized.question is not None
+        return authorized.plan.needs_body or bool(authorized.looks) or authorized.question is not None
+
+    def allows(self, body_sha256: str | None) -> bool:
+        """Whether policies have let the body with this SHA-256 pass, or look at none."""
+        if self.authorized is None or not self.authorized.looks:
+            return True
+        return bool(self.examined) and self.examined == body_sha256
 
     @property
     def pool(self) -> tuple[str, str]:
@@ -207,8 +218,11 @@ class Gate:
     def hold(self, permit: Permit, size: int, *, on_disk: bool = False) -> Denial | None:
         """Make room for a body of `size` bytes in all; may be asked again when it turns out to be larger."""
         limit = self._settings.max_signed_body
-        if size > (limit if permit.local is None else selfservice.LONGEST_BODY):
+        longest = limit if permit.local is None else selfservice.LONGEST_BODY
+        if size > longest:
             return self.abandon(permit, "body_too_large")
+        if permit.authorized and permit.authorized.looks and size > policies.LONGEST_BODY:
+            return self.abandon(permit, "body_too_large", policy=permit.authorized.looks[0].policy)
         more = max(size - permit.held, 0)
         room = limit * (_BODIES_ON_DISK if on_disk else _BODIES_IN_MEMORY)
         who = permit.record.caller
@@ -218,6 +232,21 @@ class Gate:
         permit.held += more
         self._held += more
         self._held_by[who] = mine + more
+        return None
+
+    def examine(self, permit: Permit, body: Iterable[bytes]) -> Denial | None:
+        """Judge the held body, in pieces, where a policy looks at it; otherwise nothing of it is read."""
+        if permit.authorized is None or not permit.authorized.looks:
+            return None
+        try:
+            whole = b"".join(body)
+            pipeline.examine(permit.authorized, whole)
+        except Refusal as refusal:
+            return self.abandon(permit, refusal.code, policy=refusal.policy)
+        except Exception as error:  # noqa: BLE001  whatever it is, the request does not leave
+            complain("a body could not be judged", error)
+            return self.abandon(permit, error.code if isinstance(error, Fault) else "fault")
+        permit.examined = hashlib.sha256(whole).hexdigest()
         return None
 
     async def approve(
@@ -248,7 +277,7 @@ class Gate:
 
     def release(self, permit: Permit, *, body_sha256: str | None = None) -> Outgoing | Denial:
         """What to send. To be asked for only when the upstream is proved to be the permitted host."""
-        if permit.local is not None:
+        if permit.local is not None or not permit.allows(body_sha256):
             return self.abandon(permit, "fault")
         if permit.authorized is None:
             return Outgoing(permit.clean)

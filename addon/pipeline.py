@@ -7,10 +7,11 @@ One request, from arrival to decision.
     4 binding  the destination, method and path must be those the secret is sealed for
     5 policies every layer must pass; then limits are counted, all of them or none
     6 record   handed to the audit log; nothing may leave before it is durable
+      body     where a policy looks at the body, it is held and judged (`examine`) before anybody is asked or anything opened
     7 open     the only step that sees plaintext                       ┐ `inject`, after the record is durable and the
     8 apply    what to send, and what the response must not show       ┘ upstream is proved
 
-Rule 1: every step is called from `authorize` or `inject`, in the order it happens.
+Rule 1: every step is called from `authorize`, `examine` or `inject`, in the order it happens.
 Rule 2: a step takes values and returns a value; it never sees a flow, a socket or a clock.
 Rule 3: a refusal is a value, a fault is an exception; the shell turns both into an answer and sends nothing.
 """
@@ -26,7 +27,7 @@ from addon.credentials.kind import Plan, Target
 from addon.destination import check_destination, check_hygiene, check_shape
 from addon.errors import Fault, Refusal
 from addon.model import Caller, Head, Outgoing, Record, Request, Values
-from addon.policies.policy import Ask, Attempt, Due, Layer
+from addon.policies.policy import Ask, Attempt, Due, Layer, Look
 from addon.redaction import Screen, ask_plainly
 from addon.refusals import CODES
 from addon.supervision import Question
@@ -40,7 +41,8 @@ class Authorized:
     """
     May go out once `record` is durable, with what `inject` makes of `head`.
 
-    `receipt` is what it took of limits; `question` is what a person must approve first.
+    `receipt` is what it took of limits; `looks` are policies that have to see the body first; `question` is what a person
+    must approve first.
     """
 
     record: Record
@@ -50,6 +52,7 @@ class Authorized:
     plan: Plan
     target: Target
     receipt: Receipt = ()
+    looks: tuple[Look, ...] = ()
     question: Question | None = None
 
 
@@ -223,6 +226,7 @@ def authorize(
         plan=plan,
         target=Target(host=request.host, port=request.port, now=now),
         receipt=receipt,
+        looks=tuple(each for each in left if isinstance(each, Look)),
         question=question,
     )
 
@@ -237,6 +241,17 @@ class Injected(NamedTuple):
     def head(self) -> Head:
         """The head to send."""
         return self.outgoing.head
+
+
+def examine(authorized: Authorized, body: bytes, *, steps: list[Step] | None = None) -> None:
+    """Judge the whole body, where a policy looks at it. Raises Refusal, Fault. `steps` goes on with the explanation."""
+    trace = Trace(steps)
+    trace.at("body")
+    try:
+        policies.examine(authorized.looks, body, passed=trace.allowed)
+    except Refusal as no:
+        trace.refused(no)
+        raise
 
 
 def inject(
@@ -374,12 +389,12 @@ def _usable(grant: GrantState | None, caller: Caller, *, now: float) -> GrantSta
     return grant
 
 
-def _check_policies(layers: tuple[Layer, ...], attempt: Attempt, trace: Trace) -> list[Due | Ask]:
+def _check_policies(layers: tuple[Layer, ...], attempt: Attempt, trace: Trace) -> list[Due | Ask | Look]:
     """What the caller's policies and those of every other layer leave to be done. Raises Refusal, Fault."""
     caller = attempt.caller
     layers = (Layer(caller.type, caller.name, caller.policies), *layers)
     rules = [(layer, policies.load(layer.stored)) for layer in layers]  # all can be read, or none is judged
-    left: list[Due | Ask] = []
+    left: list[Due | Ask | Look] = []
     for layer, each in rules:
         left += policies.check(each, attempt, layer=layer.name, subject=layer.subject, passed=trace.allowed)
     return left

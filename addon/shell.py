@@ -122,7 +122,7 @@ class Egress:
             self._deny(flow, self._gate.answer(permit, permit.local, body))
             return
         digest = hashlib.sha256(body).hexdigest()
-        denial = await self._gate.approve(permit, body_sha256=digest)
+        denial = self._gate.examine(permit, [body]) or await self._gate.approve(permit, body_sha256=digest)
         if denial is not None:
             self._deny(flow, denial)
             return

@@ -177,7 +177,7 @@ class Tunnel:
         """Send a permitted request and relay its response; whether the connection can go on."""
         held = None
         if permit.needs_body:
-            outcome = await self._hold_approved(permit, upload)
+            outcome = await self._hold_judged(permit, upload)
             if isinstance(outcome, Denial):
                 return outcome
             held = outcome
@@ -255,12 +255,14 @@ class Tunnel:
         except OSError:
             return self._gate.abandon(permit, "fault")
 
-    async def _hold_approved(self, permit: Permit, upload: Upload) -> Spool | Denial:
-        """The body, once a person has looked at it where a policy asks for that."""
+    async def _hold_judged(self, permit: Permit, upload: Upload) -> Spool | Denial:
+        """The body, once policies, and then a person, have looked at it where that is asked for."""
         held = await self._hold(permit, upload)
         if isinstance(held, Denial):
             return held
-        denial = await self._gate.approve(permit, body_sha256=held.sha256, gone=lambda: self._client.closed)
+        denial = self._gate.examine(permit, held.pieces())
+        if denial is None:
+            denial = await self._gate.approve(permit, body_sha256=held.sha256, gone=lambda: self._client.closed)
         return denial or held
 
     async def _read_response(self, upstream: Upstream, head: RequestHead) -> ResponseHead | None:

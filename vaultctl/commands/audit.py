@@ -112,7 +112,7 @@ def explain(session: Session, *, request_id: str) -> None:
     if not told.same:
         session.note(
             f"recorded was {told.row['code'] or told.row['decision']}: the vault has changed since, or it depended on"
-            " what records do not keep (headers, query, counts)"
+            " what records do not keep (headers, query, body, counts)"
         )
     if told.denied:
         click.get_current_context().exit(explanations.DENIED)
