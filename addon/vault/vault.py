@@ -19,6 +19,7 @@ from addon.errors import Conflict, Fault, Locked
 from addon.model import Head, Values
 from addon.vault import database, log, lookup
 from addon.vault.approvals import Approvals
+from addon.vault.approvers import Approvers
 from addon.vault.callers import Callers
 from addon.vault.consents import Consents
 from addon.vault.delegations import Delegations
@@ -59,6 +60,7 @@ class Vault:
         self.consents = Consents(data, delegations=self.delegations)
         self.proofs = Proofs(data, home / DATABASE)
         self.approvals = Approvals(data, home / DATABASE)
+        self.approvers = Approvers(data, callers=self.callers)
         self._known = Known(data, reveal=self._reveal)
         self._known_as_of: object = None
 
