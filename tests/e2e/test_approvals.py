@@ -1,24 +1,32 @@
 """Approvals through a real proxy: held, or asked again later, and never more than was looked at."""
 
 import concurrent.futures
+import contextlib
 import hashlib
 import hmac
 import json
 import queue
+import secrets
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
+from addon.vault import Vault
 from tests.e2e.stage import HOSTS, refusal
 
 URL = f"https://{HOSTS['bearer']}/echo"
 
 
 @pytest.fixture(params=[False, True], ids=["h1", "h2"])
-def client(request, stage):
-    with stage.client(http2=request.param) as client:
+def http2(request):
+    return request.param
+
+
+@pytest.fixture
+def client(stage, http2):
+    with stage.client(http2=http2) as client:
         yield client
 
 
@@ -148,17 +156,18 @@ PENDING = "https://alter.internal/v1/approvals"
 
 @pytest.fixture
 def chatbot(stage):
-    """The name and key of an app that the operator made an approver."""
-    name = f"chatbot-{len(stage.vaultctl.json('app', 'list'))}"
-    key = stage.vaultctl.app(name)
-    stage.vaultctl.run("approval", "approver", "add", name)
+    """The name and key of an app that is an approver."""
+    name, now = f"chatbot-{secrets.token_hex(4)}", time.time()
+    with contextlib.closing(Vault.connect(stage.vaultctl.home)) as vault:  # each command would be a process
+        _, key = vault.callers.create("app", name, cidrs=(), now=now)
+        vault.approvers.add("app", name, now=now)
     return name, key
 
 
-@pytest.fixture(params=[False, True], ids=["bot-h1", "bot-h2"])
-def bots(stage, chatbot, request):
+@pytest.fixture
+def bots(stage, chatbot, http2):
     """The approver's own client."""
-    with stage.proxy.client(*chatbot, http2=request.param) as client:
+    with stage.proxy.client(*chatbot, http2=http2) as client:
         yield client
 
 
