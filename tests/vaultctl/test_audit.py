@@ -217,6 +217,13 @@ def test_explain_says_what_a_policy_compared_and_what_would_mend_it(cli, stripe,
     assert "mend: it passes with methods: POST, PUT" in cli("audit", "explain", "request-8").out
 
 
+def test_explain_says_that_a_body_is_not_recorded(cli, stripe, log):
+    assert cli("policy", "set", "secret:stripe", "--json-member", "n <= 5").code == 0
+    log(8, grant_id=stripe, decision="refused", code="policy_denied", policy="secret.json", status=403)
+    ran = cli("audit", "explain", "request-8")
+    assert (ran.code, "the body is not recorded" in ran.err) == (4, True)
+
+
 def test_explain_judges_at_the_time_of_the_request(cli, stripe, log):
     assert cli("policy", "set", "vault", "--expires", str(int(NOW) + 5)).code == 0
     log(4, grant_id=stripe)

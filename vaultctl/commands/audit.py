@@ -109,6 +109,8 @@ def explain(session: Session, *, request_id: str) -> None:
         },
         [*lines, "", *explanations.verdict(told.result)],
     )
+    if told.result.policy.endswith(".json"):
+        session.note("the body is not recorded: `vaultctl grant explain` with --body says which rule one breaks")
     if not told.same:
         session.note(
             f"recorded was {told.row['code'] or told.row['decision']}: the vault has changed since, or it depended on"
