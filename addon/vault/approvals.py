@@ -207,8 +207,9 @@ class Approvals:
         return found[0]
 
     def list(self, *, state: str | None = None, now: float = 0.0) -> list[Approval]:
-        """All, oldest first."""
-        return [each for each in self._select("1", {}) if state is None or each.state(now) == state]
+        """All, oldest first; those of the past are not read to find the ones that wait."""
+        condition = "a.decision = '' AND a.expires_at > :now" if state == "pending" else "1"
+        return [each for each in self._select(condition, {"now": now}) if state is None or each.state(now) == state]
 
     def close(self) -> None:
         """Close the second connection."""
