@@ -138,7 +138,8 @@ def _problem(rule: Rule, body: Any) -> str | None:
     for name in rule.member:
         if not isinstance(value, dict):
             return "there is no such object"
-        if any(other != name and _alike(other) == _alike(name) for other in value):
+        alike = _alike(name)
+        if any(_alike(other) == alike and other != name for other in value):
             return "another member has nearly that name"
         if name not in value:
             return "there is no such member"
