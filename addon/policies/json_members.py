@@ -62,7 +62,7 @@ class JsonMembers:
     def parse(self, values: tuple[str, ...]) -> dict[str, Any]:
         """The stored parameters, from rules as in the text above."""
         texts = [value.strip() for value in values]
-        for text in texts:
+        for text in texts or [""]:
             try:
                 parse_rule(text)
             except ValueError:
@@ -74,8 +74,7 @@ class JsonMembers:
 
     def check(self, params: dict[str, Any], attempt: Attempt) -> str | None:
         """None if the head lets the body be judged, otherwise why it does not."""
-        for text in listed(params, "rules"):
-            parse_rule(text)
+        _rules(params)
         request = attempt.request
         types = request.values(b"content-type")
         if len(types) != 1 or not _MEDIA.match(types[0]):
@@ -85,8 +84,8 @@ class JsonMembers:
 
     def examine(self, params: dict[str, Any], body: Any) -> str | None:
         """None, or which rule does not hold. `body` is what `read` gave."""
-        for text in listed(params, "rules"):
-            problem = _problem(parse_rule(text), body)
+        for text, rule in _rules(params):
+            problem = _problem(rule, body)
             if problem:
                 return f"{problem}: {text}"
         return None
@@ -123,6 +122,14 @@ def parse_rule(text: str) -> Rule:
     ):
         raise ValueError(text)
     return Rule(member, values)
+
+
+def _rules(params: dict[str, Any]) -> list[tuple[str, Rule]]:
+    """Raises ValueError; also for no rules at all, which would let everything pass."""
+    found = [(text, parse_rule(text)) for text in listed(params, "rules")]
+    if not found:
+        raise ValueError
+    return found
 
 
 def _number(text: str) -> Decimal:

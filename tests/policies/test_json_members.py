@@ -125,7 +125,7 @@ def test_several_layers_look_and_the_first_that_denies_is_named():
 
 
 @pytest.mark.parametrize(
-    "params", [{}, {"rules": "m = 1"}, {"rules": [1]}, {"rules": ["m"]}, {"rules": ["m = 1"], "later": 1}, {"rules": ["m ~ 1"]}]
+    "params", [{}, {"rules": []}, {"rules": "m = 1"}, {"rules": [1]}, {"rules": ["m"]}, {"rules": ["m = 1"], "later": 1}, {"rules": ["m ~ 1"]}]
 )  # fmt: skip
 def test_stored_rules_that_cannot_be_read_are_a_fault(attempt, params):
     with pytest.raises(Fault, match="vault_unavailable"):
@@ -146,6 +146,11 @@ def test_a_rule_that_means_nothing_is_refused_when_typed(text):
     with pytest.raises(Usage, match="not a rule") as refused:
         json_members.KIND.parse((text,))
     assert "double quotes" in refused.value.hint
+
+
+def test_no_rules_are_no_policy():
+    with pytest.raises(Usage):
+        json_members.KIND.parse(())
 
 
 # ── what other parsers see ───────────────────────────────────────────────────────────────────────────────────────────
