@@ -271,7 +271,7 @@ CREATE INDEX approvals_by_caller ON approvals (caller, decision)
 """
 
 
-@MIGRATIONS(name="0007_approvers")
+@MIGRATIONS(name="0006_approvers")
 def _approvers(db: Database) -> None:
     db.conn.execute(_APPROVERS)
 
