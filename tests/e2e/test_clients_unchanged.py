@@ -39,9 +39,7 @@ def run(stage):
 
     def run(command, *arguments, session=None):
         if session:
-            return stage.vaultctl(
-                "run", "--grant", session, "--proxy", stage.proxy.address, "--", *command, *arguments
-            )
+            return stage.vaultctl("run", "--grant", session, "--proxy", stage.proxy.address, "--", *command, *arguments)
         proxy, ca = stage.proxy.url(*stage.caller), str(stage.proxy.ca)
         variables = {"HTTPS_PROXY": proxy, "NODE_USE_ENV_PROXY": "1", "SSL_CERT_FILE": ca, "NODE_EXTRA_CA_CERTS": ca}
         return subprocess.run(
