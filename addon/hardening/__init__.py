@@ -21,6 +21,7 @@ What the shell and mitmproxy's side agree on travels in `flow.metadata`: see `ad
 
 from addon.hardening import target
 from addon.hardening.local import (
+    BROKEN,
     HOLD,
     INJECTED,
     PASS,
@@ -35,6 +36,7 @@ from addon.hardening.local import (
 from addon.hardening.target import Unproven
 
 __all__ = [
+    "BROKEN",
     "HOLD",
     "INJECTED",
     "PASS",

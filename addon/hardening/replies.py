@@ -24,7 +24,7 @@ from mitmproxy.proxy.layers.http._http2 import Http2Server
 from mitmproxy.proxy.layers.http._http3 import Http3Server
 
 from addon.hardening import target
-from addon.hardening.local import REFUSAL, refuse, request_id, to_response, upstream_code
+from addon.hardening.local import BROKEN, REFUSAL, refuse, request_id, to_response, upstream_code
 from addon.refusals import answer
 
 Commands = Generator[commands.Command, Any, None]
@@ -32,6 +32,7 @@ Handler = Callable[[Any, Any], Commands]
 Server = Http1Server | Http2Server | Http3Server
 
 _CLIENT_ERRORS = {ErrorCode.GENERIC_CLIENT_ERROR, ErrorCode.REQUEST_VALIDATION_FAILED, ErrorCode.DESTINATION_UNKNOWN}
+_CLIENT_LEFT = {ErrorCode.CANCEL, ErrorCode.CLIENT_DISCONNECTED}
 
 
 def reply_at_once() -> None:
@@ -86,7 +87,11 @@ def answer_errors() -> None:
 
 
 def name_upstream_errors() -> None:
-    """P7: the `error` hook finds code and id of the answer in `flow.metadata`: the record says what the client was told."""
+    """
+    P7: the `error` hook finds code and id of the answer in `flow.metadata`: the record says what the client was told.
+
+    And it finds who broke off what cannot be answered any more. Plain mitmproxy has a text for people.
+    """
 
     def make(original: Callable[[HttpStream, Any], Commands]) -> Callable[[HttpStream, Any], Commands]:
         def handle_protocol_error(stream: HttpStream, event: Any) -> Commands:
@@ -99,11 +104,19 @@ def name_upstream_errors() -> None:
             ):
                 stream.flow.metadata[REFUSAL] = _code(event)
                 request_id(stream.flow)
+            stream.flow.metadata.setdefault(BROKEN, _who_broke(stream, event))
             return original(stream, event)
 
         return handle_protocol_error
 
     target.replace(HttpStream, "handle_protocol_error", make=make)
+
+
+def _who_broke(stream: HttpStream, event: Any) -> str:
+    if isinstance(event, ResponseProtocolError):
+        return "upstream_unreachable"
+    left = event.code in _CLIENT_LEFT or not stream.context.client.state & ConnectionState.CAN_READ
+    return "client_gone" if left else "interrupted"
 
 
 def answer_malformed_requests() -> None:

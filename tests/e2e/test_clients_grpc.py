@@ -115,7 +115,7 @@ def test_a_call_that_is_cancelled_is_cancelled_at_the_server_and_recorded(stage,
     assert service.cancelled.wait(10)
     (intent,) = [row for row in stage.records() if (row["phase"], row["reason"]) == ("intent", reason)]
     outcome = stage.audit(intent["id"])
-    assert (outcome["decision"], outcome["status"], outcome["code"]) == ("authorized", 200, "interrupted")
+    assert (outcome["decision"], outcome["status"], outcome["code"]) == ("authorized", 200, "client_gone")
 
 
 def test_many_calls_on_one_channel_are_each_judged_alone(channel, tag, service):

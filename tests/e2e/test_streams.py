@@ -3,6 +3,7 @@
 import asyncio
 import threading
 
+import h2.errors
 import pytest
 
 from tests.e2e.stage import HOSTS, VALUES, refusal
@@ -73,7 +74,7 @@ def test_a_stream_that_is_cancelled_ends_upstream_and_in_the_record_and_takes_no
         stream = wire.begin(path="/script/held", headers=tag)
         other = wire.begin("POST", "/upload", tag, body=b"half", end=False)
         assert held.wait(10)
-        wire.h2.reset_stream(stream)
+        wire.h2.reset_stream(stream, h2.errors.ErrorCodes.CANCEL)
         wire.flush()
         assert cancelled.wait(10)
         wire.h2.send_data(other, b" and half", end_stream=True)
@@ -81,7 +82,7 @@ def test_a_stream_that_is_cancelled_ends_upstream_and_in_the_record_and_takes_no
         assert wire.result(other).json["size"] == 13
     (intent,) = [row for row in stage.records() if (row["phase"], row["path"]) == ("intent", "/script/held")][-1:]
     outcome = stage.audit(intent["id"])
-    assert (outcome["decision"], outcome["status"], outcome["code"]) == ("authorized", 200, "interrupted")
+    assert (outcome["decision"], outcome["status"], outcome["code"]) == ("authorized", 200, "client_gone")
 
 
 def test_a_connection_that_ends_ends_all_its_streams(stage, upstream):
@@ -102,4 +103,4 @@ def test_a_connection_that_ends_ends_all_its_streams(stage, upstream):
     assert all(gone.acquire(timeout=10) for _ in range(5))
     intents = [row for row in stage.records() if (row["phase"], row["path"]) == ("intent", "/script/unanswered")]
     outcomes = [stage.audit(row["id"]) for row in intents[-5:]]
-    assert [(row["status"], row["code"]) for row in outcomes] == [(None, "interrupted")] * 5
+    assert [(row["status"], row["code"]) for row in outcomes] == [(None, "client_gone")] * 5
