@@ -104,3 +104,27 @@ def test_a_connection_that_ends_ends_all_its_streams(stage, upstream):
     intents = [row for row in stage.records() if (row["phase"], row["path"]) == ("intent", "/script/unanswered")]
     outcomes = [stage.audit(row["id"]) for row in intents[-5:]]
     assert [(row["status"], row["code"]) for row in outcomes] == [(None, "client_gone")] * 5
+
+
+def test_a_download_that_is_not_read_waits_upstream_and_holds_up_no_other_stream(stage, upstream):
+    """More than any window between here and there lets through at once."""
+    whole, size = threading.Event(), 8 << 20
+
+    async def function(exchange):
+        await exchange.start(200, [])
+        await exchange.write(b"x" * size)
+        whole.set()
+        await exchange.end()
+
+    upstream.scripts["large"] = function
+    tag = [("x-alter-grant", stage.grants["bearer"])]
+    with stage.h2wire(timeout=10) as wire:
+        wire.tunnel(HOST).h2.increment_flow_control_window(1 << 30)  # of the connection, not of its streams
+        stream = wire.begin(path="/script/large", headers=tag)
+        upstream.wait(1)
+        assert [wire.ask(path=f"/echo/{number}", headers=tag).status for number in range(20)] == [200] * 20
+        assert not whole.wait(0.5)
+        wire.h2.increment_flow_control_window(size, stream)
+        wire.flush()
+        assert len(wire.result(stream).body) > size - (1 << 17)  # the rest came, and was thrown away, before
+        assert whole.is_set()
