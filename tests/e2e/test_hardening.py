@@ -825,17 +825,13 @@ class TestHttp2FlowControl:
             return sent
 
     async def test_an_upload_is_taken_no_faster_than_its_upstream_takes_it(self, hardened, certificate):
-        before = hardened.memory()
         assert await self.upload(hardened, certificate, most=40 * MB) < 3 * MB
-        assert hardened.memory() - before < 12 * MB
 
     async def test_many_uploads_together_have_a_limit_as_well(self, hardened, certificate):
         assert await self.upload(hardened, certificate, most=2 * MB, streams=20) < 20 * MB
 
     async def test_plain_mitmproxy_takes_it_all(self, plain, certificate):
-        before = plain.memory()
         assert await self.upload(plain, certificate, most=40 * MB) == 40 * MB
-        assert await until(lambda: plain.memory() - before > 30 * MB, patience=5)
 
 
 class TestInstallation:
