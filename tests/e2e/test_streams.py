@@ -1,6 +1,7 @@
 """Many streams on one HTTP/2 connection: each is judged, recorded and ended by itself."""
 
 import asyncio
+import hashlib
 import threading
 
 import h2.errors
@@ -128,3 +129,22 @@ def test_a_download_that_is_not_read_waits_upstream_and_holds_up_no_other_stream
         wire.flush()
         assert len(wire.result(stream).body) > size - (1 << 17)  # the rest came, and was thrown away, before
         assert whole.is_set()
+
+
+def test_a_body_that_must_be_held_may_be_larger_than_any_window(stage, upstream):
+    """Its signature needs a hash of all of it."""
+    with stage.client(http2=True) as client:
+        answer = client.post(f"https://{HOSTS['sigv4']}/upload", headers=stage.tag("sigv4"), content=bytes(20 << 20))
+    assert answer.json() == {"size": 20 << 20, "sha256": hashlib.sha256(bytes(20 << 20)).hexdigest()}
+    assert upstream.last.values("authorization")[0].startswith("AWS4-HMAC-SHA256 ")
+
+
+def test_a_body_of_a_refused_stream_uses_up_no_credit(stage, upstream):
+    """More of it than the connection has credit for, and then a request that goes through."""
+    with stage.client(http2=True) as client:
+        for _ in range(20):
+            answer = client.post(f"{URL}/upload", headers={"X-Alter-Grant": "0" * 36}, content=bytes(1 << 20))
+            refusal(answer, "grant_unavailable", status=403)
+        answer = client.post(f"{URL}/upload", headers=stage.tag(), content=bytes(1 << 20))
+    assert answer.json()["size"] == 1 << 20
+    assert [seen.path for seen in upstream.seen()] == ["/upload"]
