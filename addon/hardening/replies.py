@@ -7,6 +7,7 @@ from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 
+from h2.errors import ErrorCodes
 from mitmproxy.connection import ConnectionState
 from mitmproxy.net.http import http1
 from mitmproxy.proxy import commands, layer
@@ -154,11 +155,17 @@ def answer_failed_tunnels() -> None:
 
 
 def _answer(server: Server, event: ResponseProtocolError, send: Handler) -> Commands:
+    if isinstance(server, Http2Server) and _answered(server, event.stream_id):
+        # An answer that came early stays one, though its upstream wants nothing more of the request (RFC 9113 8.1).
+        yield from send(server, ResponseEndOfMessage(event.stream_id))
+        if not server.h2_conn.stream_buffers.get(event.stream_id) and not server.is_closed(event.stream_id):
+            server.h2_conn.reset_stream(event.stream_id, ErrorCodes.NO_ERROR)
+            yield commands.SendData(server.conn, server.h2_conn.data_to_send())
+        return
     if not event.code.http_status_code() or not _unanswered(server, event.stream_id):
         yield from send(server, event)
         return
-    streams = next(above for above in reversed(server.context.layers) if isinstance(above, HttpLayer)).streams
-    stream = streams.get(event.stream_id)
+    stream = _stream(server, event.stream_id)
     flow = stream.flow if stream else None
     reply = answer(_code(event), request_id(flow) if flow else str(uuid.uuid4()))
     response = to_response(reply, flow.request if flow else None)
@@ -172,6 +179,17 @@ def _answer(server: Server, event: ResponseProtocolError, send: Handler) -> Comm
     yield from send(server, ResponseEndOfMessage(event.stream_id))
     if closing:
         yield commands.CloseConnection(server.conn)
+
+
+def _stream(server: Server, stream_id: int) -> HttpStream | None:
+    streams = next(above for above in reversed(server.context.layers) if isinstance(above, HttpLayer)).streams
+    return streams.get(stream_id)
+
+
+def _answered(server: Server, stream_id: int) -> bool:
+    """Whether the upstream's response is complete."""
+    stream = _stream(server, stream_id)
+    return stream is not None and stream.server_state == stream.state_done
 
 
 def _unanswered(server: Server, stream_id: int) -> bool:
