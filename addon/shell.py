@@ -253,7 +253,7 @@ class Egress:
             code = flow.metadata.get(hardening.REFUSAL)
             if code and status is None:
                 status = self._gate.abandon(permit, code, sent=True).answer.status
-            self._gate.leave(permit, status=status, code=code or "interrupted")
+            self._gate.leave(permit, status=status, code=code or flow.metadata.get(hardening.BROKEN, "interrupted"))
 
     def websocket_message(self, flow: http.HTTPFlow) -> None:
         """mitmproxy keeps every message of a connection until it ends; nobody here reads them again."""

@@ -43,6 +43,7 @@ _TAKES_BUNDLE = (
     "CARGO_HTTP_CAINFO",
     "DENO_CERT",
     "npm_config_cafile",
+    "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
 )
 
 _DIRECT = "localhost,127.0.0.1,::1"

@@ -15,6 +15,7 @@ from addon import responses
 from addon.complaints import complain
 from addon.errors import Refusal
 from addon.exchange import heads
+from addon.exchange.bodies import Body
 from addon.exchange.download import Download
 from addon.exchange.heads import Malformed, RequestHead, ResponseHead
 from addon.exchange.pool import Key, Pool, Unreachable, Upstream
@@ -240,6 +241,8 @@ class Tunnel:
             self._pool.release(upstream)
         else:
             upstream.stream.close()
+        if not upload.done:
+            await self._read_away(upload.body)
         return keep
 
     def _key(self, permit: Permit) -> Key:
@@ -314,13 +317,15 @@ class Tunnel:
         body.feed(self._client.buffer)
         keep = head.persistent and (body.done or (head.length is not None and head.length <= _DISCARD and not expects))
         self._client.write(_assemble(denial.answer, head_only=head.method == "HEAD", close=not keep))
-        if body.done:
-            return keep
+        await self._read_away(body)
+        return keep and body.done
+
+    async def _read_away(self, body: Body) -> None:
+        """What still comes of a body that nobody wants: closed on, a client loses the answer (RFC 9112 9.6)."""
         with contextlib.suppress(TimeoutError, Malformed):
             async with asyncio.timeout(_LINGER):
                 while not body.done and await self._client.more():
                     body.feed(self._client.buffer)
-        return keep and body.done
 
 
 async def _read_head(stream: Stream) -> bytes | None:

@@ -15,12 +15,14 @@ once the patch is no longer needed. All of them concern mitmproxy 12.2.3 and 12.
     P8  dispatch    hooks fail closed and a request needs a verdict; plain mitmproxy logs the exception and forwards
     P9  certstore   many hosts are cheap; plain mitmproxy spends 1 ms per connection above 100 hosts
     P10 holding     a held body has a limit; plain mitmproxy collects one without Content-Length until memory is full
+    P11 windows     HTTP/2 peers send as fast as the other side takes it; plain mitmproxy collects what it does not take
 
 What the shell and mitmproxy's side agree on travels in `flow.metadata`: see `addon.hardening.local`.
 """
 
 from addon.hardening import target
 from addon.hardening.local import (
+    BROKEN,
     HOLD,
     INJECTED,
     PASS,
@@ -35,6 +37,7 @@ from addon.hardening.local import (
 from addon.hardening.target import Unproven
 
 __all__ = [
+    "BROKEN",
     "HOLD",
     "INJECTED",
     "PASS",
@@ -58,7 +61,7 @@ def install() -> None:
     """
     target.verify()
     # Only after the check: what a future mitmproxy renamed would otherwise be an ImportError without a hint.
-    from addon.hardening import certstore, connection, dispatch, holding, http1, replies  # noqa: PLC0415
+    from addon.hardening import certstore, connection, dispatch, holding, http1, replies, windows  # noqa: PLC0415
 
     if dispatch.installed():
         return
@@ -75,6 +78,7 @@ def install() -> None:
         http1.limit_heads,
         certstore.keep_many_certificates,
         holding.limit_held_bodies,
+        windows.pass_on_credit,
         connection.enter_tunnels,
         dispatch.require_verdict,
         dispatch.fail_closed,

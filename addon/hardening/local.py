@@ -7,6 +7,7 @@ Answers put on a flow, and what travels in `flow.metadata` between the shell and
                         injected    goes out, the credential is in it
                         hold        the body is held back; the `request` hook must turn it into `injected`
     alter.refusal   set by the patches before the `error` hook: the code of the answer the client is about to get
+    alter.broken    set by the patches before the `error` hook: the code for the record of what could not be answered any more
     alter.leaving   set by the patches: the upstream connection of this request was asked for
     alter.room      set by the shell with the verdict `hold`: called with the bytes held so far, gives back None or the
                     answer (`addon.refusals.Answer`) to refuse the request with
@@ -25,6 +26,7 @@ from addon.refusals import CODES, Answer, answer
 REQUEST_ID = "alter.id"
 VERDICT = "alter.verdict"
 REFUSAL = "alter.refusal"
+BROKEN = "alter.broken"
 LEAVING = "alter.leaving"
 ROOM = "alter.room"
 

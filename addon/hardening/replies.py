@@ -7,6 +7,7 @@ from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 
+from h2.errors import ErrorCodes
 from mitmproxy.connection import ConnectionState
 from mitmproxy.net.http import http1
 from mitmproxy.proxy import commands, layer
@@ -24,7 +25,7 @@ from mitmproxy.proxy.layers.http._http2 import Http2Server
 from mitmproxy.proxy.layers.http._http3 import Http3Server
 
 from addon.hardening import target
-from addon.hardening.local import REFUSAL, refuse, request_id, to_response, upstream_code
+from addon.hardening.local import BROKEN, REFUSAL, refuse, request_id, to_response, upstream_code
 from addon.refusals import answer
 
 Commands = Generator[commands.Command, Any, None]
@@ -32,6 +33,7 @@ Handler = Callable[[Any, Any], Commands]
 Server = Http1Server | Http2Server | Http3Server
 
 _CLIENT_ERRORS = {ErrorCode.GENERIC_CLIENT_ERROR, ErrorCode.REQUEST_VALIDATION_FAILED, ErrorCode.DESTINATION_UNKNOWN}
+_CLIENT_LEFT = {ErrorCode.CANCEL, ErrorCode.CLIENT_DISCONNECTED}
 
 
 def reply_at_once() -> None:
@@ -86,7 +88,11 @@ def answer_errors() -> None:
 
 
 def name_upstream_errors() -> None:
-    """P7: the `error` hook finds code and id of the answer in `flow.metadata`: the record says what the client was told."""
+    """
+    P7: the `error` hook finds code and id of the answer in `flow.metadata`: the record says what the client was told.
+
+    And it finds who broke off what cannot be answered any more. Plain mitmproxy has a text for people.
+    """
 
     def make(original: Callable[[HttpStream, Any], Commands]) -> Callable[[HttpStream, Any], Commands]:
         def handle_protocol_error(stream: HttpStream, event: Any) -> Commands:
@@ -99,11 +105,19 @@ def name_upstream_errors() -> None:
             ):
                 stream.flow.metadata[REFUSAL] = _code(event)
                 request_id(stream.flow)
+            stream.flow.metadata.setdefault(BROKEN, _who_broke(stream, event))
             return original(stream, event)
 
         return handle_protocol_error
 
     target.replace(HttpStream, "handle_protocol_error", make=make)
+
+
+def _who_broke(stream: HttpStream, event: Any) -> str:
+    if isinstance(event, ResponseProtocolError):
+        return "upstream_unreachable"
+    left = event.code in _CLIENT_LEFT or not stream.context.client.state & ConnectionState.CAN_READ
+    return "client_gone" if left else "interrupted"
 
 
 def answer_malformed_requests() -> None:
@@ -141,11 +155,17 @@ def answer_failed_tunnels() -> None:
 
 
 def _answer(server: Server, event: ResponseProtocolError, send: Handler) -> Commands:
+    if isinstance(server, Http2Server) and _answered(server, event.stream_id):
+        # An answer that came early stays one, though its upstream wants nothing more of the request (RFC 9113 8.1).
+        yield from send(server, ResponseEndOfMessage(event.stream_id))
+        if not server.h2_conn.stream_buffers.get(event.stream_id) and not server.is_closed(event.stream_id):
+            server.h2_conn.reset_stream(event.stream_id, ErrorCodes.NO_ERROR)
+            yield commands.SendData(server.conn, server.h2_conn.data_to_send())
+        return
     if not event.code.http_status_code() or not _unanswered(server, event.stream_id):
         yield from send(server, event)
         return
-    streams = next(above for above in reversed(server.context.layers) if isinstance(above, HttpLayer)).streams
-    stream = streams.get(event.stream_id)
+    stream = _stream(server, event.stream_id)
     flow = stream.flow if stream else None
     reply = answer(_code(event), request_id(flow) if flow else str(uuid.uuid4()))
     response = to_response(reply, flow.request if flow else None)
@@ -159,6 +179,17 @@ def _answer(server: Server, event: ResponseProtocolError, send: Handler) -> Comm
     yield from send(server, ResponseEndOfMessage(event.stream_id))
     if closing:
         yield commands.CloseConnection(server.conn)
+
+
+def _stream(server: Server, stream_id: int) -> HttpStream | None:
+    streams = next(above for above in reversed(server.context.layers) if isinstance(above, HttpLayer)).streams
+    return streams.get(stream_id)
+
+
+def _answered(server: Server, stream_id: int) -> bool:
+    """Whether the upstream's response is complete."""
+    stream = _stream(server, stream_id)
+    return stream is not None and stream.server_state == stream.state_done
 
 
 def _unanswered(server: Server, stream_id: int) -> bool:

@@ -178,14 +178,14 @@ class Proxy:
         versions = {"http1": not http2, "http2": http2}
         return {"proxy": self.url(name, key), "verify": context, "timeout": 10, "trust_env": False, **versions}
 
-    def curl(self, *arguments, name=None, key=None, input=None):
-        """Run curl through this proxy; bytes in and out."""
+    def curl(self, *arguments, name=None, key=None, input=None, seconds=20):
+        """Run curl through this proxy, for so many seconds at most; bytes in and out."""
         return subprocess.run(
-            ["curl", "-sS", "--max-time", "20", "--proxy", self.url(name, key), "--cacert", self.ca, *arguments],
+            ["curl", "-sS", f"-m{seconds}", "--proxy", self.url(name, key), "--cacert", self.ca, *arguments],
             input=input,
             stdin=subprocess.DEVNULL if input is None else None,
             capture_output=True,
-            timeout=30,
+            timeout=seconds + 10,
             check=False,
             env=environment(),
         )

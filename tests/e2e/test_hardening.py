@@ -801,6 +801,39 @@ class TestHeldBodiesAreLimited:
             assert await until(lambda: plain.memory() - before > 30 * MB, patience=5)
 
 
+class TestHttp2FlowControl:
+    """P11. The origin takes what its window of 64 KiB allows, and never more."""
+
+    async def upload(self, proxy, certificate, *, most, streams=1):
+        """Send `most` bytes on each stream, or what the proxy takes; the bytes taken."""
+        async with exchange(proxy, certificate, client=H2Client, h2=True) as (_, client):
+            numbers = [await client.begin("POST", end=False) for _ in range(streams)]
+            sent = 0
+            for number in numbers:
+                left = most
+                while left:
+                    room = min(client.wire.local_flow_control_window(number), client.wire.max_outbound_frame_size, left)
+                    if room:
+                        client.wire.send_data(number, b"x" * room)
+                        await client.flush()
+                        sent, left = sent + room, left - room
+                    else:
+                        try:
+                            client.wire.receive_data(await asyncio.wait_for(client.reader.read(65536), 0.5))
+                        except TimeoutError:
+                            break
+            return sent
+
+    async def test_an_upload_is_taken_no_faster_than_its_upstream_takes_it(self, hardened, certificate):
+        assert await self.upload(hardened, certificate, most=40 * MB) < 3 * MB
+
+    async def test_many_uploads_together_have_a_limit_as_well(self, hardened, certificate):
+        assert await self.upload(hardened, certificate, most=2 * MB, streams=20) < 20 * MB
+
+    async def test_plain_mitmproxy_takes_it_all(self, plain, certificate):
+        assert await self.upload(plain, certificate, most=40 * MB) == 40 * MB
+
+
 class TestInstallation:
     def test_the_installed_mitmproxy_is_proved(self):
         target.verify()
