@@ -158,13 +158,14 @@ def write(database: Database) -> Iterator[Connection]:
 
 def close(database: Database) -> None:
     """
-    Close the file. Bytes that were wiped are then gone from it, and from the log beside it, unless others use it just then.
+    Close the file. What this connection wiped is then gone from it, and from the log beside it, unless others use it just then.
 
-    Without this they would stay for as long as a proxy has the file open.
+    Without this it would stay there for as long as a proxy has the file open.
     """
-    with contextlib.suppress(*ERRORS):
-        database.conn.execute("PRAGMA busy_timeout = 0")
-        database.conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    if database.conn.total_changes:
+        with contextlib.suppress(*ERRORS):
+            database.conn.execute("PRAGMA busy_timeout = 0")
+            database.conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     database.close()
 
 
