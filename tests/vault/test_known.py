@@ -2,7 +2,7 @@
 
 import base64
 import re
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote, quote_plus, unquote
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -154,6 +154,20 @@ def test_a_value_with_a_run_of_five_is_found_between_any_separators(value, befor
     found = index.find(Head("GET", b"/", ((b"X-Any", f"{before}{value}{after}".encode()),)))
     assert found == ("name" if re.search("[A-Za-z0-9]{5}", value) else None)
     assert len(value) >= known.SHORTEST
+
+
+PIECES = sorted({piece for at in range(len(ONE) + 1) for piece in (ONE[:at], ONE[at:])} | {" ", "%", "=", "x", "/"})
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
+@given(pieces=st.lists(st.sampled_from(PIECES) | st.from_regex(r"[ -~]{1,12}", fullmatch=True), max_size=8))
+def test_nothing_is_recognised_that_is_not_there(pieces):
+    index = Known.__new__(Known)
+    index.__init__(None, reveal=lambda *_: [ONE])
+    index._take([("id", "name", 1)])
+    text = "".join(pieces)
+    for head in (Head("GET", b"/", ((b"X-Any", text.encode()),)), Head("GET", f"/{text}".encode(), ())):
+        assert index.find(head) is None or ONE in text + unquote(text)
 
 
 @pytest.mark.parametrize("grant", ["stripe", None])
