@@ -162,8 +162,8 @@ def close(database: Database) -> None:
 
     Without this it would stay there for as long as a proxy has the file open.
     """
-    if database.conn.total_changes:
-        with contextlib.suppress(*ERRORS):
+    with contextlib.suppress(*ERRORS):
+        if database.conn.total_changes:
             database.conn.execute("PRAGMA busy_timeout = 0")
             database.conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     database.close()

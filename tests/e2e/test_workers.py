@@ -176,6 +176,8 @@ def test_a_version_whose_grace_is_over_is_destroyed_though_nobody_asks(vaultctl)
     vaultctl.rotate("bearer", "--grace", "1s", token="sk_test_rotated_0123456789abcdef")
     until(lambda: time.time() > rotated + 2)
     assert versions() == [1, 2]
-    with contextlib.ExitStack() as ends:
-        ends.callback(Proxy(vaultctl.home, "--workers", 2).stop)
+    proxy = Proxy(vaultctl.home, "--workers", 2)
+    try:
         until(lambda: versions() == [2])
+    finally:
+        proxy.stop()
