@@ -265,7 +265,8 @@ def inject(
     """
     Steps 7 and 8: what to send. Raises Refusal, Fault.
 
-    `body_sha256` (hex) is given exactly when the plan needs it; `session` are temporary values, made of the stored ones.
+    `body_sha256` (hex) is given exactly when the plan needs it; `session` are temporary values, made of the stored ones;
+    the response must show neither of them.
     With `hides_bound`, the response must show no value of any secret that is bound to the destination, retired ones included.
     """
     grant = authorized.grant
@@ -273,6 +274,8 @@ def inject(
     values = vault.open(grant) if session is None else session
     redacts = "no-redact" not in binding.flags
     hidden = kind.hidden(values, binding=binding) if redacts else ()
+    if redacts and session is not None:
+        hidden += kind.hidden(vault.open(grant), binding=binding)
     if redacts and hides_bound:
         hidden = tuple({*hidden, *vault.texts_for(authorized.target.host, authorized.target.port)})
     whole = kind.sent or hides_bound

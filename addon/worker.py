@@ -73,8 +73,8 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
 
 async def _tidy(gate: "Gate") -> None:
     while True:
-        await asyncio.sleep(TIDY_SECONDS)
         gate.tidy()
+        await asyncio.sleep(TIDY_SECONDS)
 
 
 class _Lifeline(asyncio.Protocol):

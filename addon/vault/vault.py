@@ -5,7 +5,6 @@ The vault of one installation: `vault.db`, and for the proxy the private key tha
 passes a keyring, and `open` is the only line of the product that sees plaintext.
 """
 
-import contextlib
 import json
 import uuid
 from collections.abc import Iterable
@@ -124,8 +123,13 @@ class Vault:
         """
         if not self.secrets.expired(now=now):
             return 0
-        with contextlib.closing(database.connect(self.home / DATABASE, writable=True)) as data:
+        data = database.connect(self.home / DATABASE, writable=True)
+        try:
+            # The event loop waits with us, and there is another try soon.
+            data.conn.execute("PRAGMA busy_timeout = 250")
             return Secrets(data, self.id).destroy_expired(now=now)
+        finally:
+            database.close(data)
 
     def lookup(self, *, digest: bytes, tag: str) -> Lookup:
         """What is stored about a key and a grant id, now. Raises Fault."""
@@ -209,4 +213,4 @@ class Vault:
         """Close the file."""
         self.proofs.close()
         self.approvals.close()
-        self.database.close()
+        database.close(self.database)
