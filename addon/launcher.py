@@ -107,6 +107,8 @@ class Supervisor:
         self._workers: dict[int, subprocess.Popen[str]] = {}
         self._ready: set[int] = set()
         self._stopping = False
+        self._renewing = False
+        self._terminal = _has_terminal()
 
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT. Raises OperatorError before the ready line; a failed worker's code otherwise."""
@@ -117,6 +119,7 @@ class Supervisor:
         address = _url(listener)
         for signum in (signal.SIGTERM, signal.SIGINT):
             signal.signal(signum, self._stop)
+        signal.signal(signal.SIGHUP, self._renew)
         for slot in range(settings.workers):
             self._start(slot, settings, listener)
         code = self._await_ready()
@@ -130,6 +133,8 @@ class Supervisor:
         return code
 
     def _start(self, slot: int, settings: Settings, listener: socket.socket) -> None:
+        # Inherited: a worker that is not ready yet must not die of a signal that it will understand.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
         worker = subprocess.Popen(
             [sys.executable, "-I", "-O", "-m", "addon.worker", str(listener.fileno())],
             stdin=subprocess.PIPE,
@@ -138,6 +143,7 @@ class Supervisor:
             pass_fds=[listener.fileno()],
             start_new_session=True,
         )
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
         self._workers[slot] = worker
         with contextlib.suppress(BrokenPipeError):
             _pipe(worker.stdin).write(settings.dump() + "\n")
@@ -165,6 +171,9 @@ class Supervisor:
         started = dict.fromkeys(self._workers, time.monotonic())
         while not self._stopping:
             time.sleep(0.1)
+            if self._renewing:
+                self._renewing = False
+                self._tell_workers()
             for slot, worker in self._workers.items():
                 if worker.poll() is None or self._stopping:
                     continue
@@ -179,6 +188,17 @@ class Supervisor:
     def _stop(self, *_: object) -> None:
         self._stopping = True
 
+    def _renew(self, *_: object) -> None:
+        # The same signal says that the terminal was closed, and then nobody is there to stop us later.
+        if self._terminal and not _has_terminal():
+            self._stopping = True
+        self._renewing = True
+
+    def _tell_workers(self) -> None:
+        for worker in self._workers.values():
+            with contextlib.suppress(OSError):
+                worker.send_signal(signal.SIGHUP)
+
     def _end(self) -> None:
         for worker in self._workers.values():
             with contextlib.suppress(OSError):
@@ -189,6 +209,14 @@ class Supervisor:
             except subprocess.TimeoutExpired:
                 worker.kill()
                 worker.wait()
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
 
 
 def _pipe[T](stream: T | None) -> T:

@@ -52,6 +52,8 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, proxy.renew)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # blocked by the supervisor until somebody listens
     await loop.connect_read_pipe(lambda: _Lifeline(stop), sys.stdin)
     tidying = asyncio.create_task(_tidy(proxy.gate))
     instance: ServerInstance[Any] = ServerInstance.make("regular", proxy.server)
