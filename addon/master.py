@@ -128,7 +128,7 @@ def build(settings: Settings, *, own: tuple[str, int]) -> Proxy:
     chosen.update(**fixed_options(folder, settings.upstream_ca))
     logging.getLogger().setLevel(logging.WARNING)
     host._legacy_log_events.uninstall()  # noqa: SLF001  formats every log line for consumers we do not have
-    return Proxy(host, server, gate, audit, Renewal(folder, leaves=leaves, tls=tls))
+    return Proxy(host, server, gate, audit, Renewal(folder, leaves=leaves, tls=tls, take_keys=gate.take))
 
 
 def fixed_options(confdir: Path, upstream_ca: str) -> dict[str, object]:

@@ -12,6 +12,7 @@ import threading
 import pytest
 
 from addon import ca
+from addon.vault.keyring import Keyring
 from tests.e2e.product import PROGRAMS
 from tests.e2e.stage import HOSTS
 from tests.e2e.test_workers import alive, ask, request, until
@@ -138,3 +139,56 @@ def test_a_closed_terminal_ends_it(vaultctl):
     os.close(screen)
     with contextlib.suppress(ChildProcessError):
         until(lambda: os.waitpid(child, os.WNOHANG)[0] == child or not alive(child))
+
+
+def keys(stage):
+    return [key["kid"] for key in stage.vaultctl.json("key", "list") if key["state"] == "active"]
+
+
+def test_a_new_private_key_is_taken_over_without_a_lost_request(launch, engine, upstream):
+    """Secrets sealed before and after the rotation open in the same workers, with the old key gone."""
+    stage = launch(engine=engine, workers=2)
+    (old,) = keys(stage)
+    stage.vaultctl.run("key", "rotate")
+    assert ask(stage).status == 200, "everything still opens with the old key"
+    stage.vaultctl.secret("later", "--kind", "bearer", "--host", HOST, token="sealed-to-both")
+    later = stage.vaultctl.grant("later", "system:billing")
+    workers = stage.proxy.workers()
+    renew(stage, "values are opened with 2 private keys", times=2)
+    stage.vaultctl.run("key", "retire", old, "--yes")
+    stage.vaultctl.secret("last", "--kind", "bearer", "--host", HOST, token="sealed-to-new")
+    last = stage.vaultctl.grant("last", "system:billing")
+    for _ in range(6):
+        for grant in (stage.grants["bearer"], later, last):
+            with stage.wire() as wire:
+                tagged = f"GET /echo HTTP/1.1\r\nHost: {HOST}\r\nX-Alter-Grant: {grant}\r\n\r\n"
+                assert wire.tunnel(HOST).ask(tagged).status == 200
+    assert stage.proxy.workers() == workers
+    renew(stage, "values are opened with 1 private keys", times=2)
+    assert ask(stage).status == 200
+
+
+def test_a_key_file_that_does_not_fit_does_not_take_the_keys_away(launch):
+    stage = launch(workers=1)
+    path = stage.vaultctl.home / "proxy.key"
+    good = path.read_bytes()
+    path.write_bytes(Keyring.generate().dump())
+    renew(stage, "the private keys were not taken over, those before stay in use", times=1)
+    assert ask(stage).status == 200
+    path.write_bytes(b"alter-egress keyring 1\nnonsense\n")
+    stage.proxy.process.send_signal(signal.SIGHUP)
+    until(lambda: "malformed" in stage.proxy.log)
+    assert ask(stage).status == 200
+    path.write_bytes(good)
+
+
+def test_workers_that_were_not_told_refuse_once_the_old_key_is_retired(launch, upstream):
+    stage = launch(workers=1)
+    (old,) = keys(stage)
+    stage.vaultctl.run("key", "rotate")
+    stage.vaultctl.run("key", "retire", old, "--yes")
+    answer = ask(stage)
+    assert (answer.status, answer.code) == (503, "vault_unavailable")
+    assert upstream.untouched()
+    renew(stage, "values are opened with 1 private keys", times=1)
+    assert ask(stage).status == 200
