@@ -57,7 +57,7 @@ def open_gate(settings: Settings, *, own: tuple[str, int]) -> tuple[Gate, Writer
     vault.self_test()
     if sigv4.KIND.tag in vault.secrets.kinds():
         sigv4.load()
-    audit = Writer(home / "audit", durability=settings.audit_durability, clock=time.time)
+    audit = _writer(settings)(home / "audit", durability=settings.audit_durability, clock=time.time)
     resolver = Resolver(
         vault=vault,
         rules=Rules(network.parse_networks(settings.allow_private)),
@@ -79,6 +79,14 @@ def open_gate(settings: Settings, *, own: tuple[str, int]) -> tuple[Gate, Writer
         announce=open_webhook(settings),
     )
     return gate, audit
+
+
+def _writer(settings: Settings) -> type[Writer]:
+    if not settings.metrics:
+        return Writer
+    from addon.metrics import CountingWriter  # noqa: PLC0415  prometheus_client is for who wants it
+
+    return CountingWriter
 
 
 def open_webhook(settings: Settings) -> Callable[[Approval], None]:
