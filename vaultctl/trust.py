@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from addon import ca, files
-from addon.errors import Conflict, NotFound
+from addon.errors import Conflict, Locked, NotFound
 from vaultctl.proxy import Proxy
 
 FOLDER = "ca"
@@ -110,9 +110,10 @@ def prepare_next(home: Path, *, now: float, constrain: Sequence[str] = ()) -> No
     A CA that comes after the one in use, which clients are told of and the proxy does not use yet.
 
     Constrained as the one in use, unless `constrain` says otherwise. Raises NotFound without a CA, Conflict if there
-    is a next one already.
+    is a next one already, Locked if the folder is somebody else's.
     """
     own = certificate(home)
+    _check_owner(home)
     if is_prepared(home):
         raise Conflict("a CA is prepared already", hint="take it into use with `vaultctl ca rotate`")
     minted = ca.mint(now=now, constrain=constrain or ca.describe(own)["constraints"])
@@ -129,9 +130,11 @@ def rotate(home: Path, *, now: float) -> None:
     """
     Put the prepared CA in the place of the one in use, whose certificate is handed out on and whose key is gone.
 
-    Run again after a crash, it ends as if there had been none. Raises NotFound without a prepared one, Corrupt.
+    Run again after a crash, it ends as if there had been none. Raises NotFound without a prepared one, Corrupt,
+    Locked if the folder is somebody else's.
     """
     folder = home / FOLDER
+    _check_owner(home)
     if not is_prepared(home):
         raise NotFound("no CA is prepared", hint="make one with `vaultctl ca rotate --prepare`")
     authority = files.read_private(folder / NEXT)
@@ -150,6 +153,12 @@ def forget_others(home: Path) -> None:
     if is_prepared(home):
         raise Conflict("another CA is prepared", hint="take it into use with `vaultctl ca rotate` first")
     _hand_out(home, ca.split(certificate(home))[:1])
+
+
+def _check_owner(home: Path) -> None:
+    # Files that are put in place belong to whoever runs this, and the proxy could not read the key of its CA any more.
+    if (home / FOLDER).stat().st_uid != os.getuid():
+        raise Locked(f"{home / FOLDER} belongs to another user", hint="run this as the user that owns it")
 
 
 def _hand_out(home: Path, certificates: Sequence[bytes]) -> None:

@@ -15,7 +15,7 @@ from addon import ca
 from addon.vault.keyring import Keyring
 from tests.e2e.product import PROGRAMS
 from tests.e2e.stage import HOSTS
-from tests.e2e.test_workers import alive, ask, request, until
+from tests.e2e.test_workers import ask, request, until
 
 HOST = HOSTS["bearer"]
 TAKEN = "new tunnels use CN=alter-egress local CA"
@@ -137,8 +137,11 @@ def test_a_closed_terminal_ends_it(vaultctl):
     while not re.search(rb"ready on .*\n", shown):
         shown += os.read(screen, 4096)
     os.close(screen)
-    with contextlib.suppress(ChildProcessError):
-        until(lambda: os.waitpid(child, os.WNOHANG)[0] == child or not alive(child))
+    try:
+        until(lambda: os.waitpid(child, os.WNOHANG)[0] == child)
+    except AssertionError:
+        os.kill(child, signal.SIGTERM)
+        raise
 
 
 def keys(stage):

@@ -179,3 +179,14 @@ def test_trust_names_existing_files_for_the_variables_of_each_client(cli, home):
     assert variables == {name: given[name] for name in variables}
     assert all(trust.Path(path).is_file() for path in variables.values())
     assert "SSL_CERT_FILE=" in cli("ca", "trust").out
+
+
+@pytest.mark.parametrize("options", [("--prepare",), ("--yes",)])
+def test_the_ca_of_another_user_is_left_alone(cli, home, monkeypatch, options):
+    """Replaced by root it would be root's, and the proxy could not read it any more."""
+    before = {path.name: path.read_bytes() for path in (home / "ca").iterdir()}
+    getuid = trust.os.getuid
+    monkeypatch.setattr(trust.os, "getuid", lambda: getuid() + 1)
+    monkeypatch.setattr(files, "check_folder", lambda _: None)
+    assert cli("ca", "rotate", *options).code == 5
+    assert {path.name: path.read_bytes() for path in (home / "ca").iterdir()} == before
