@@ -51,6 +51,13 @@ class Settings:
             raise Usage(f"not a choice of what to redact: {self.redact!r}", hint="use used or bound")
         if self.audit_durability not in {"power", "process"}:
             raise Usage(f"not a durability: {self.audit_durability!r}", hint="use power or process")
+        self._check_watching()
+        if self.approval_webhook:
+            webhook.check_url(self.approval_webhook)
+        if self.upstream_ca and not Path(self.upstream_ca).is_file():
+            raise Usage(f"no CA bundle at {self.upstream_ca}", hint="give a PEM file with --upstream-ca")
+
+    def _check_watching(self) -> None:
         if self.log_format not in logs.FORMS:
             raise Usage(f"not a form of log lines: {self.log_format!r}", hint="use text or json")
         if self.metrics and not ipaddress.ip_address(parse_listen(self.metrics)[0]).is_loopback:
@@ -58,10 +65,6 @@ class Settings:
                 f"the metrics at {self.metrics} could be read from other machines",
                 hint="listen on 127.0.0.1 or ::1, and let a collector on this machine send them on",
             )
-        if self.approval_webhook:
-            webhook.check_url(self.approval_webhook)
-        if self.upstream_ca and not Path(self.upstream_ca).is_file():
-            raise Usage(f"no CA bundle at {self.upstream_ca}", hint="give a PEM file with --upstream-ca")
 
     def dump(self) -> str:
         """Text for a worker process."""
