@@ -8,6 +8,7 @@ from addon import credentials, files
 from addon.binding import Binding
 from addon.callers.idp import Idp
 from addon.errors import Conflict, Corrupt, Fault, Locked, NotFound
+from addon.model import Head
 from addon.vault import Vault, recipients
 from addon.vault.database import write
 from addon.vault.keyring import Keyring, PrivateKey
@@ -183,6 +184,26 @@ def test_a_key_file_of_somebody_else_is_left_alone(home, vault, monkeypatch):
     with pytest.raises(Locked, match="belongs to another user"):
         vault.recipients.rotate(now=NOW)
     assert (home / "proxy.key").read_bytes() == before
+
+
+def test_what_is_sealed_to_a_new_key_is_recognised_once_the_key_is_taken_over(home, vault):
+    """Though nothing is stored between the refusal and the taking over."""
+    value = "a-value-0f-the-new-key-alone"
+    proxy = Vault.connect(home, keyring=ring(home), writable=False)
+    (first,) = ring(home).recipients
+    vault.recipients.rotate(now=NOW)
+    vault.recipients.retire(first.kid, now=NOW)
+    vault.secrets.put("late", kind="bearer", binding=BINDING, values={"token": value}, now=NOW)
+    head = Head("GET", b"/?k=" + value.encode(), ())
+
+    def recognised():
+        proxy.lookup(digest=b"", tag="")
+        return proxy.recognise(head)
+
+    assert recognised() is None
+    proxy.take(ring(home))
+    assert recognised() == "late"
+    proxy.close()
 
 
 def test_keys_of_another_vault_are_not_taken_over(home, vault):
