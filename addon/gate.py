@@ -35,6 +35,7 @@ from addon.sessions import Sessions
 from addon.settings import Settings
 from addon.vault import Vault
 from addon.vault.approvals import Approval, Subject
+from addon.vault.keyring import Keyring
 from addon.vault.ledger import Ledger
 
 _BODIES_IN_MEMORY, _BODIES_ON_DISK = 2, 16
@@ -119,6 +120,10 @@ class Gate:
         self._held = 0
         self._held_by: dict[str, int] = {}
         self.active = 0
+
+    def take(self, keyring: Keyring) -> None:
+        """Open values with these keys from now on. Raises Locked, keeping those there are, if they do not fit."""
+        self._vault.take(keyring)
 
     async def admit(self, request: Request) -> Denial | None:
         """A tunnel opens unless it brings a bad key, or leads to a port that never speaks TLS or HTTP."""

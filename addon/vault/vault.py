@@ -29,6 +29,7 @@ from addon.vault.known import Known
 from addon.vault.layers import Layers
 from addon.vault.lookup import GrantState, Lookup, Lookups
 from addon.vault.proofs import Proofs
+from addon.vault.recipients import Recipients
 from addon.vault.seal import Place, Sealed, open_sealed, seal
 from addon.vault.secrets import Secrets
 
@@ -52,6 +53,7 @@ class Vault:
         self._lookups = Lookups(data)
         self.secrets = Secrets(data, self.id)
         self.callers = Callers(data)
+        self.recipients = Recipients(data, self.id, home / KEY)
         self.idps = Idps(data, self.id, keyring)
         self.grants = Grants(data, secrets=self.secrets, callers=self.callers, idps=self.idps)
         self.layers = Layers(data)
@@ -189,6 +191,17 @@ class Vault:
         if not isinstance(fields, dict) or not all(isinstance(value, str) for value in fields.values()):
             raise Fault("vault_unavailable", "a sealed value is not what this software seals")
         return Values(fields)
+
+    def take(self, keyring: Keyring) -> None:
+        """Open with these keys from now on. Raises Locked, keeping those there are, unless `self_test` passes with them."""
+        before, self._keyring = self._keyring, keyring
+        try:
+            self.self_test()
+        except BaseException:
+            self._keyring = before
+            raise
+        self.idps.take(keyring)
+        self._known_as_of = None
 
     def self_test(self) -> None:
         """
