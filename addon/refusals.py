@@ -26,6 +26,7 @@ CODES: dict[str, Code] = {
     "tag_repeated": Code(400, "The request names more than one grant.", "Send X-Alter-Grant once."),
     "context_malformed": Code(400, "X-Alter-Context or X-Alter-Reason is not acceptable.", "The context is a JSON object of at most 20 string pairs and 4096 bytes; the reason is at most 512 characters."),
     "header_forbidden": Code(400, "The request carries a header that a tagged request must not have.", "Remove overrides of method or path, upgrades, trailers, control characters, and Connection options other than close and keep-alive."),
+    "header_too_large": Code(431, "The head of the request is too large.", "Send at most 64 KiB of request line and headers, in at most 200 lines."),
     "user_token_required": Code(401, "The grant names a user or a group, and no user token came with the request.", "Send the user's token as X-Alter-User-Token."),
     "user_token_invalid": Code(401, "The user token does not verify.", "Get a fresh token from the identity provider; `vaultctl idp check` explains a token claim by claim."),
     "grant_unavailable": Code(403, "There is no such grant for this caller.", "Check the grant id and whose key is used; `vaultctl grant show` tells whom it names."),

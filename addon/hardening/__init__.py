@@ -15,6 +15,8 @@ once the patch is no longer needed. All of them concern mitmproxy 12.2.3 and 12.
     P8  dispatch    hooks fail closed and a request needs a verdict; plain mitmproxy logs the exception and forwards
     P9  certstore   many hosts are cheap; plain mitmproxy spends 1 ms per connection above 100 hosts
     P10 holding     a held body has a limit; plain mitmproxy collects one without Content-Length until memory is full
+    P11 claims      the scheme a request in a tunnel claims is judged; plain mitmproxy overwrites it
+    P12 claims      a response has a status of three digits; plain mitmproxy lets the client hang
 
 What the shell and mitmproxy's side agree on travels in `flow.metadata`: see `addon.hardening.local`.
 """
@@ -24,9 +26,12 @@ from addon.hardening.local import (
     HOLD,
     INJECTED,
     PASS,
+    PROVE,
     REFUSAL,
+    RELEASE,
     REQUEST_ID,
     ROOM,
+    SCHEME,
     VERDICT,
     connection_refused,
     local_response,
@@ -38,9 +43,12 @@ __all__ = [
     "HOLD",
     "INJECTED",
     "PASS",
+    "PROVE",
     "REFUSAL",
+    "RELEASE",
     "REQUEST_ID",
     "ROOM",
+    "SCHEME",
     "VERDICT",
     "Unproven",
     "connection_refused",
@@ -58,7 +66,7 @@ def install() -> None:
     """
     target.verify()
     # Only after the check: what a future mitmproxy renamed would otherwise be an ImportError without a hint.
-    from addon.hardening import certstore, connection, dispatch, holding, http1, replies  # noqa: PLC0415
+    from addon.hardening import certstore, claims, connection, dispatch, holding, http1, replies  # noqa: PLC0415
 
     if dispatch.installed():
         return
@@ -66,13 +74,13 @@ def install() -> None:
         replies.reply_at_once,
         replies.answer_errors,
         replies.name_upstream_errors,
-        replies.answer_malformed_requests,
         replies.answer_failed_tunnels,
         http1.drop_trailers,
         http1.skip_interim_responses,
         http1.frame_requests,
         http1.drop_response_trailers,
         http1.limit_heads,
+        claims.check_claims,
         certstore.keep_many_certificates,
         holding.limit_held_bodies,
         connection.enter_tunnels,
