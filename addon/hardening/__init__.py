@@ -17,6 +17,7 @@ once the patch is no longer needed. All of them concern mitmproxy 12.2.3 and 12.
     P10 holding     a held body has a limit; plain mitmproxy collects one without Content-Length until memory is full
     P11 claims      the scheme a request in a tunnel claims is judged; plain mitmproxy overwrites it
     P12 claims      a response has a status of three digits; plain mitmproxy lets the client hang
+    P13 patience    who does not move is given up, client or upstream; plain mitmproxy waits, and a trickle counts
 
 What the shell and mitmproxy's side agree on travels in `flow.metadata`: see `addon.hardening.local`.
 """
