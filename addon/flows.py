@@ -30,6 +30,7 @@ def read(flow: http.HTTPFlow, *, request_id: str, tunnel_key: Proof | None) -> R
         sni=client.sni if client.tls_established else None,
         client_ip=str(client.peername[0]) if client.peername else "",
         tunnel_key=tunnel_key,
+        connection=client.id,
         absolute_scheme=None if connect else flow.metadata.get(SCHEME, "").lower() or None,
     )
 

@@ -61,6 +61,7 @@ CODES: dict[str, Code] = {
     "signing_scope_not_bound": Code(422, "The secret is not bound to this AWS service or region.", "`vaultctl secret show` lists the scope it is stored for."),
     "rate_limited": Code(429, "Too many requests.", "Wait for the seconds in Retry-After."),
     "quota_exceeded": Code(429, "The quota of the grant is used up.", "Ask for a new grant, or wait for the seconds in Retry-After."),
+    "concurrency_exceeded": Code(429, "The caller has too many connections or requests open at once.", "Wait until some have ended; --max-connections-per-caller and --max-requests-per-caller set how many there may be."),
     "upstream_unverified": Code(502, "The certificate of the upstream does not verify, so nothing was sent.", "Check the host; give a private CA with --upstream-ca."),
     "upstream_unreachable": Code(502, "The upstream cannot be reached.", "Check that it is up and that the proxy may connect to it."),
     "response_undecodable": Code(502, "The response is compressed in a way that cannot be searched for the secret.", "The upstream was asked for an uncompressed one; `--no-redact` in the binding lets everything through."),

@@ -45,9 +45,18 @@ class Egress:
         if keys:
             self._tunnel_keys[flow.client_conn.id] = callers.parse_basic(keys[0])
 
+    def client_connected(self, client: connection.Client) -> None:
+        """Whoever has waited longest without proving anything gives way when there are too many."""
+        gives_way = self._gate.load.arrive(client.id, address=str(client.peername[0]))
+        if gives_way == client.id:
+            client.error = "refused"
+        elif gives_way is not None:
+            hardening.hang_up(gives_way)
+
     def client_disconnected(self, client: connection.Client) -> None:
         """A key proved on CONNECT lives as long as its connection."""
         self._tunnel_keys.pop(client.id, None)
+        self._gate.load.depart(client.id)
 
     def tls_clienthello(self, data: tls.ClientHelloData) -> None:
         """

@@ -145,6 +145,7 @@ class ConnectLayer(layer.Layer):
             authorities=(),
             sni=None,
             client_ip=str(client.peername[0]),
+            connection=client.id,
         )
         if self._engine.gate.judge_tunnel(request) is not None:
             return None

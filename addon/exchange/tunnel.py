@@ -156,6 +156,7 @@ class Tunnel:
             client_ip=opening.client_ip,
             tunnel_key=opening.key,
             absolute_scheme=scheme,
+            connection=opening.number,
         )
 
     def _unreadable(self) -> Request:

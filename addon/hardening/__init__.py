@@ -35,6 +35,7 @@ from addon.hardening.local import (
     SCHEME,
     VERDICT,
     connection_refused,
+    hang_up,
     local_response,
     upstream_code,
 )
@@ -53,6 +54,7 @@ __all__ = [
     "VERDICT",
     "Unproven",
     "connection_refused",
+    "hang_up",
     "install",
     "local_response",
     "upstream_code",

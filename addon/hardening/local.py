@@ -21,7 +21,7 @@ import secrets
 import time
 from http import HTTPStatus
 
-from mitmproxy import http
+from mitmproxy import ctx, http
 from mitmproxy.flow import Flow
 
 from addon.refusals import CODES, Answer, answer
@@ -90,6 +90,13 @@ def to_response(reply: Answer, request: http.Request | None) -> http.Response:
         timestamp_start=now,
         timestamp_end=now,
     )
+
+
+def hang_up(connection: str) -> None:
+    """Close the client connection with this id, and whatever belongs to it."""
+    handler = ctx.master.addons.get("proxyserver").connections.get(connection)
+    if handler is not None:
+        handler.drop()
 
 
 def connection_refused(code: str) -> str:

@@ -42,7 +42,7 @@ def hurried(engine, seed, tmp_path_factory, _upstream, authority_file):
             *(option for option in routes(_upstream) if SILENT not in option),
             f"--connect-to={SILENT}:443:127.0.0.1:{silence.port}",
         ]
-        program = [PROGRAM, *(f"{name}={seconds}" for name, seconds in LIMITS.items())]
+        program = [PROGRAM, *(f"patience.{name}={seconds}" for name, seconds in LIMITS.items())]
         proxy = Lone(home, "--engine", engine, "--upstream-ca", authority_file, *led, program=program)
         with Stage(engine, vaultctl, proxy, seed.key, seed.grants, seed.cast) as stage:
             yield stage

@@ -17,6 +17,7 @@ LATER = {
     "user_token_required", "user_token_invalid", "delegation_revoked", "delegation_expired", "delegation_source_lost",
     "request_malformed", "not_found", "not_delegable",
     "secret_in_request", "approval_denied", "approval_expired", "rate_limited", "quota_exceeded",
+    "concurrency_exceeded",
 }  # fmt: skip
 """Codes of features that have tests of their own, or are yet to come."""
 
