@@ -160,7 +160,7 @@ class DirectHandler(mode_servers.ProxyConnectionHandler):
                 half = isinstance(command, commands.CloseTcpConnection) and command.half_close
                 self.close_connection(command.connection, half and not self._in_tunnel)  # as the layers left out do
         elif isinstance(command, commands.Log):
-            self.log(command.message, command.level)
+            self.log(command.message.partition(" ClientHello: ")[0], command.level)  # the rest quotes the client
         elif isinstance(command, _EnterTunnel):
             self.layer, self._in_tunnel = command.inside, True
         elif not isinstance(command, commands.ConnectionCommand) or command.connection in self.transports:
