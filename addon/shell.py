@@ -31,6 +31,7 @@ class Egress:
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
         self._tunnel_keys: dict[str, Proof] = {}
+        self._open: dict[str, dict[str, Permit]] = {}
 
     # ── tunnels ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -54,9 +55,11 @@ class Egress:
             hardening.hang_up(gives_way)
 
     def client_disconnected(self, client: connection.Client) -> None:
-        """A key proved on CONNECT lives as long as its connection."""
+        """A key proved on CONNECT lives as long as its connection, and so does what was begun on it."""
         self._tunnel_keys.pop(client.id, None)
         self._gate.load.depart(client.id)
+        for permit in self._open.pop(client.id, {}).values():
+            self._gate.leave(permit, status=None, code="interrupted")  # it broke where no hook tells
 
     def tls_clienthello(self, data: tls.ClientHelloData) -> None:
         """
@@ -122,6 +125,7 @@ class Egress:
             hardening.local_response(flow, permit.answer)
             return
         flow.metadata[PERMIT] = permit
+        self._open.setdefault(flow.client_conn.id, {})[permit.record.id] = permit
         unproved = self._unproved(flow, permit)
         if unproved is not None:
             self._deny(flow, self._gate.abandon(permit, unproved))
@@ -279,7 +283,7 @@ class Egress:
             if permit.screen is not None and flow.response is not None and flow.response.trailers:
                 kept = () if permit.code else permit.screen.redact(flow.response.trailers.fields)
                 flow.response.trailers = http.Headers(list(kept)) if kept else None
-            self._gate.leave(permit, status=flow.response.status_code if flow.response else None)
+            self._leave(flow, permit, status=flow.response.status_code if flow.response else None)
 
     def error(self, flow: http.HTTPFlow) -> None:
         """The exchange broke off: the client left, or the upstream failed."""
@@ -290,7 +294,14 @@ class Egress:
             code = flow.metadata.get(hardening.REFUSAL)
             if code and status is None:
                 status = self._gate.abandon(permit, code, sent=True).answer.status
-            self._gate.leave(permit, status=status, code=code or "interrupted")
+            self._leave(flow, permit, status=status, code=code or "interrupted")
+
+    def _leave(self, flow: http.HTTPFlow, permit: Permit, *, status: int | None, code: str = "") -> None:
+        begun = self._open.get(flow.client_conn.id, {})
+        begun.pop(permit.record.id, None)
+        if not begun:
+            self._open.pop(flow.client_conn.id, None)
+        self._gate.leave(permit, status=status, code=code)
 
     def websocket_message(self, flow: http.HTTPFlow) -> None:
         """mitmproxy keeps every message of a connection until it ends; nobody here reads them again."""
