@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from addon import files, homes, logs
+from addon import files, homes, load, logs
 from addon.errors import Conflict, OperatorError, Usage
 from addon.settings import Settings, parse_listen, parse_size
 
@@ -92,6 +92,8 @@ def parse(argv: list[str]) -> Settings:
     add("--upstream-ca", default="", metavar="FILE", help="CA certificates to trust upstream, besides the public ones")
     add("--max-signed-body", default="64MiB", metavar="SIZE", help="largest body that is held to be hashed for a signature (default: 64MiB)")  # fmt: skip
     add("--redact", choices=["used", "bound"], default="used", help="make unreadable in a response: the secret it was asked for with, or every value of every secret bound to that host (default: used)")  # fmt: skip
+    add("--max-connections-per-caller", type=int, default=load.CONNECTIONS, metavar="N", help=f"connections that one app or agent may have open to one worker (default: {load.CONNECTIONS})")  # fmt: skip
+    add("--max-requests-per-caller", type=int, default=load.REQUESTS, metavar="N", help=f"requests that one worker carries at once for one app or agent (default: {load.REQUESTS})")  # fmt: skip
     add("--audit-durability", choices=["power", "process"], default="power", help="records survive a power loss, or only the death of the process (default: power)")  # fmt: skip
     add("--approval-webhook", default="", metavar="URL", help="tell this address of requests that wait for approval; signed with the key in webhook.key")  # fmt: skip
     add(
@@ -115,6 +117,8 @@ def parse(argv: list[str]) -> Settings:
         upstream_ca=str(Path(chosen.upstream_ca).absolute()) if chosen.upstream_ca else "",
         max_signed_body=parse_size(chosen.max_signed_body),
         redact=chosen.redact,
+        max_connections_per_caller=chosen.max_connections_per_caller,
+        max_requests_per_caller=chosen.max_requests_per_caller,
         audit_durability=chosen.audit_durability,
         approval_webhook=chosen.approval_webhook,
         metrics=chosen.metrics,

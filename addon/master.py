@@ -12,7 +12,7 @@ import certifi
 from mitmproxy import master, options
 from mitmproxy.addons import core, next_layer, proxyserver, tlsconfig
 
-from addon import files, hardening, network, webhook
+from addon import files, hardening, load, network, process, webhook
 from addon.audit.writer import Writer
 from addon.callers.key_sets import KeySets
 from addon.callers.web import Web
@@ -23,6 +23,7 @@ from addon.exchange.layer import FlatEngine
 from addon.exchange.leaves import Leaves
 from addon.exchange.pool import Pool
 from addon.gate import Gate
+from addon.load import Load
 from addon.network import Rules
 from addon.renewal import CA_FILE, Renewal
 from addon.resolver import Resolver
@@ -77,6 +78,12 @@ def open_gate(settings: Settings, *, own: tuple[str, int]) -> tuple[Gate, Writer
         limits=limits,
         sessions=sessions,
         announce=open_webhook(settings),
+        load=Load(
+            connections=settings.max_connections_per_caller,
+            requests=settings.max_requests_per_caller,
+            strangers=load.STRANGERS,
+            total=min(load.TOTAL, process.count_connections()),
+        ),
     )
     return gate, audit
 

@@ -316,17 +316,17 @@ def recheck(authorized: Authorized, *, vault: Vault, now: float) -> None:
     _usable(vault.lookup(digest=b"", tag=authorized.grant.tag).grant, authorized.caller, now=now)
 
 
-def admit(request: Request, *, vault: Vault, now: float) -> Refused | None:
-    """Whether a CONNECT may open a tunnel: a key that comes with it must be good; without one, requests bring theirs."""
+def admit(request: Request, *, vault: Vault, now: float) -> Refused | Caller | None:
+    """Who opens a tunnel: a key that comes with a CONNECT must be good; without one (None), requests bring theirs."""
     try:
         proof = callers.find(request)
-        if proof:
-            state = vault.lookup(digest=proof.key.digest, tag="")
-            callers.identify(proof, state.key, client_ip=request.client_ip, now=now)
+        if proof is None:
+            return None
+        state = vault.lookup(digest=proof.key.digest, tag="")
+        return callers.identify(proof, state.key, client_ip=request.client_ip, now=now)
     except Refusal as no:
         record = _begin(request, now=now)._replace(phase="outcome", decision="refused", code=no.code)
         return Refused(record=record, code=no.code)
-    return None
 
 
 def _begin(request: Request, *, now: float) -> Record:

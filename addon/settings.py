@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from addon import logs, network, webhook
+from addon import load, logs, network, webhook
 from addon.errors import Usage
 
 MEBIBYTE = 1 << 20
@@ -28,6 +28,8 @@ class Settings:
     upstream_ca: str = ""
     max_signed_body: int = 64 * MEBIBYTE
     redact: str = "used"
+    max_connections_per_caller: int = load.CONNECTIONS
+    max_requests_per_caller: int = load.REQUESTS
     audit_durability: str = "power"
     approval_webhook: str = ""
     metrics: str = ""
@@ -49,6 +51,8 @@ class Settings:
             raise Usage(f"not an engine: {self.engine!r}", hint="use auto or stock")
         if self.redact not in {"used", "bound"}:
             raise Usage(f"not a choice of what to redact: {self.redact!r}", hint="use used or bound")
+        if not (0 < self.max_connections_per_caller <= load.TOTAL and 0 < self.max_requests_per_caller <= load.TOTAL):
+            raise Usage("not a number of connections or requests per caller", hint=f"use 1 to {load.TOTAL}")
         if self.audit_durability not in {"power", "process"}:
             raise Usage(f"not a durability: {self.audit_durability!r}", hint="use power or process")
         self._check_watching()

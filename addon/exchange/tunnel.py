@@ -17,7 +17,7 @@ from addon.errors import Refusal
 from addon.exchange import heads
 from addon.exchange.bodies import Body
 from addon.exchange.download import Download
-from addon.exchange.heads import Malformed, RequestHead, ResponseHead
+from addon.exchange.heads import Malformed, RequestHead, ResponseHead, TooLarge
 from addon.exchange.pool import Key, Pool, Unreachable, Upstream
 from addon.exchange.progress import Broken, Progress
 from addon.exchange.spool import Spool
@@ -65,8 +65,8 @@ class Tunnel:
             await self._client.handshake()
             while await self._serve_one():
                 pass
-        except Malformed:
-            denial = await self._gate.refuse(self._unreadable(), "header_forbidden")
+        except Malformed as problem:
+            denial = await self._gate.refuse(self._unreadable(), problem.code)
             self._client.write(_assemble(denial.answer, head_only=False, close=True))
         except (ConnectionError, OSError):
             pass
@@ -157,6 +157,7 @@ class Tunnel:
             client_ip=opening.client_ip,
             tunnel_key=opening.key,
             absolute_scheme=scheme,
+            connection=opening.number,
         )
 
     def _unreadable(self) -> Request:
@@ -339,7 +340,7 @@ async def _read_head(stream: Stream) -> bytes | None:
             del buffer[: end + 4]
             return raw
         if end > heads.LIMIT or len(buffer) > heads.LIMIT:
-            raise Malformed
+            raise TooLarge
         searched = len(buffer)
         if not await stream.more():
             if buffer:

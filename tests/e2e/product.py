@@ -5,6 +5,7 @@
 import json
 import os
 import re
+import socket
 import ssl
 import subprocess
 import sys
@@ -12,6 +13,8 @@ import threading
 from pathlib import Path
 
 import httpx
+
+from addon.launcher import parse
 
 PROGRAMS = Path(sys.executable).parent
 READY = re.compile(r"alter-egress ready on (http://127\.0\.0\.1:(\d+)) \(\d+ workers?\)")
@@ -203,3 +206,26 @@ class Proxy:
         self.process.kill()
         self.process.wait()
         self._reader.join(10)
+
+
+class Lone(Proxy):
+    """One worker without a supervisor: `program` of the tests' own, called with the descriptor of its listener."""
+
+    def __init__(self, home, *options, program):
+        self.control = Control(home)
+        settings = parse(["--home", str(home), "--listen", "127.0.0.1:0", *map(str, options)])
+        with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
+            self.port = listener.getsockname()[1]
+            self.address = f"http://127.0.0.1:{self.port}"
+            command = [sys.executable, "-O", program[0], str(listener.fileno()), *program[1:]]
+            inherited = {"pass_fds": [listener.fileno()], "env": environment()}
+            self._start(command, re.compile("ready"), say=settings.dump(), stdin=subprocess.PIPE, **inherited)
+
+    def stop(self):
+        """SIGKILL."""
+        self.kill()
+        self.process.stdin.close()
+
+    def descriptors(self):
+        """How many it has open."""
+        return sum(1 for _ in Path(f"/proc/{self.pid}/fd").iterdir())

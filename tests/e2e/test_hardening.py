@@ -189,6 +189,32 @@ class TestEverySocketIsClosed:
         assert leaked > 0
 
 
+class TestClaims:
+    """P12 and P13"""
+
+    REPLIES: ClassVar = {"/": b"HTTP/1.1 20 OK\r\nContent-Length: 0\r\n\r\n"}
+
+    async def test_the_scheme_that_a_request_claims_is_told(self, hardened, certificate):
+        hardened.tell(plan={"requestheaders": rawserver.deny_cleartext})
+        async with exchange(hardened, certificate) as (origin, client):
+            answers = [await client.send(get(f"{scheme}://{HOST}:{origin.port}/")) for scheme in ("http", "https")]
+            assert [answer.status for answer in answers] == [403, 200]
+
+    async def test_a_response_without_a_status_is_none(self, hardened, certificate):
+        async with exchange(hardened, certificate, replies=self.REPLIES) as (_, client):
+            refusal = await client.send(get())
+            assert (refusal.status, refusal.code) == (502, "upstream_unreachable")
+
+    async def test_plain_mitmproxy_overwrites_the_scheme(self, plain, certificate):
+        plain.tell(plan={"requestheaders": rawserver.deny_cleartext})
+        async with exchange(plain, certificate) as (origin, client):
+            assert (await client.send(get(f"http://{HOST}:{origin.port}/"))).status == 200
+
+    async def test_plain_mitmproxy_takes_any_number_for_a_status(self, plain, certificate):
+        async with exchange(plain, certificate, replies=self.REPLIES, patience=0.3) as (_, client):
+            assert (await client.send(get())).status in {-1, 20}
+
+
 class TestHttp1:
     """P3, P4 and P6"""
 
@@ -249,7 +275,7 @@ class TestHttp1:
     async def test_a_head_over_64_kib_gets_431(self, hardened, certificate):
         async with exchange(hardened, certificate) as (origin, client):
             refusal = await client.send(get(headers=f"X-Filler: {'x' * 70_000}")[:-2])
-            assert (refusal.status, refusal.code) == (431, "header_forbidden")
+            assert (refusal.status, refusal.code) == (431, "header_too_large")
             assert await client.closed()
             assert origin.requests == []
 
