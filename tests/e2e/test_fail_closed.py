@@ -20,7 +20,6 @@ from tests.e2e.stage import HOSTS, VALUES, Stage, refusal
 KERNEL = (
     "pipeline.", "tag.", "context.", "destination.", "hosts.", "callers.", "principals.", "policies.", "binding.",
     "credentials.", "vault.", "model.Request.", "audit.entry.record", "audit.writer.Writer.record", "gate.Gate.release",
-    "audit.stream.", "audit.writer.Writer._advance", "audit.writer.Writer._begin", "audit.writer.Writer._end",
 )  # fmt: skip
 """Where requests are decided, recorded and injected. A fault there is a 503, whenever it happens."""
 
