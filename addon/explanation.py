@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from addon import hosts
-from addon.errors import Usage
+from addon.errors import Refusal, Usage
 from addon.model import Caller, Headers, Request
-from addon.pipeline import Authorized, Limits, Refused, Step, authorize
+from addon.pipeline import Authorized, Limits, Refused, Step, authorize, examine
 from addon.vault import Vault
 from addon.vault.ledger import FILE as LEDGER
 from addon.vault.ledger import Preview
@@ -59,12 +59,18 @@ def attempt(grant_id: str, *, url: str, method: str, client_ip: str, headers: He
 
 
 def explain(
-    request: Request, *, vault: Vault, caller: Caller | None, now: float, limits: Limits | None = None
+    request: Request,
+    *,
+    vault: Vault,
+    caller: Caller | None,
+    now: float,
+    limits: Limits | None = None,
+    body: bytes = b"",
 ) -> Explanation:
     """
     Every step of the decision about `request` at `now`, as made by `caller`. Raises NotFound for one that does not exist.
 
-    `limits` tells what is used up; otherwise that is what the proxy has counted so far.
+    `body` is for policies that look at it; `limits` tells what is used up; otherwise that is what the proxy has counted so far.
     """
     if caller is not None:
         caller = replace(caller, policies=vault.layers.stored(caller.type, caller.name))
@@ -74,5 +80,9 @@ def explain(
     if isinstance(outcome, Refused):
         return Explanation("refused", outcome.code, tuple(steps), outcome.policy or "")
     if isinstance(outcome, Authorized):
+        try:
+            examine(outcome, body, steps=steps)
+        except Refusal as no:
+            return Explanation("refused", no.code, tuple(steps), no.policy or "")
         return Explanation("authorized", "", tuple(steps))
     return Explanation("refused", "untagged", tuple(steps))

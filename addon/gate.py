@@ -3,6 +3,7 @@ One request's way through the proxy, whichever engine carries its bytes: enter, 
 
     enter     decide and record; a Denial carries the answer to give, a Permit allows to go on
     hold      room for a body that must be known whole
+    examine   that body, where a policy looks at it
     approve   a person's yes, where a policy asks for one
     release   what to send, once the upstream is proved (and the body held, where that is needed)
     leave     the outcome
@@ -12,16 +13,18 @@ send what was not decided and recorded. Whatever breaks becomes a Denial with 50
 """
 
 import contextlib
+import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from addon import pipeline, refusals, selfservice, supervision, tag
+from addon import pipeline, policies, refusals, selfservice, supervision, tag
 from addon.audit.writer import Writer
 from addon.callers import KeySource
 from addon.complaints import complain
 from addon.consent import Shown
 from addon.errors import Fault, OperatorError, Refusal
+from addon.load import Load
 from addon.model import Clock, Head, Outgoing, Record, Request
 from addon.network import port_allowed
 from addon.pipeline import Authorized, Local, Refused, Untagged
@@ -33,6 +36,7 @@ from addon.sessions import Sessions
 from addon.settings import Settings
 from addon.vault import Vault
 from addon.vault.approvals import Approval, Subject
+from addon.vault.keyring import Keyring
 from addon.vault.ledger import Ledger
 from addon.websocket.watch import End, Watch
 
@@ -45,7 +49,8 @@ class Permit:
     """
     A decided and recorded request. `clean` is its head without anything of ours and without the credential.
 
-    `screen` stands before the response from the moment that a credential is released.
+    `who` it counts for in the load. `screen` stands before the response from the moment that a credential is released.
+    `examined` is the SHA-256 of the body that policies have let pass: no other may go out.
     """
 
     record: Record
@@ -53,18 +58,27 @@ class Permit:
     authorized: Authorized | None
     started: float
     local: Local | None = None
+    who: str = ""
     held: int = 0
     code: str = ""
     released: bool = False
+    examined: str = ""
     over: bool = field(default=False, repr=False)
     screen: Screen | None = field(default=None, repr=False)
 
     @property
     def needs_body(self) -> bool:
         """Whether the whole body must be held, and its SHA-256 told to `release` (or itself to `answer`)."""
-        if self.authorized is None:
+        authorized = self.authorized
+        if authorized is None:
             return self.local is not None
-        return self.authorized.plan.needs_body or self.authorized.question is not None
+        return authorized.plan.needs_body or bool(authorized.looks) or authorized.question is not None
+
+    def allows(self, body_sha256: str | None) -> bool:
+        """Whether policies have let the body with this SHA-256 pass, or look at none."""
+        if self.authorized is None or not self.authorized.looks:
+            return True
+        return bool(self.examined) and self.examined == body_sha256
 
     @property
     def pool(self) -> tuple[str, str]:
@@ -94,6 +108,7 @@ class Gate:
         limits: Ledger,
         sessions: Sessions,
         announce: Callable[[Approval], None] = lambda _: None,
+        load: Load | None = None,
         clock: Clock = time.time,
     ) -> None:
         self._settings = settings
@@ -105,14 +120,19 @@ class Gate:
         self._limits = limits
         self._sessions = sessions
         self._announce = announce
+        self.load = load or Load()
         self._clock = clock
         self._held = 0
         self._held_by: dict[str, int] = {}
         self._watch = Watch()
         self.active = 0
 
+    def take(self, keyring: Keyring) -> None:
+        """Open values with these keys from now on. Raises Locked, keeping those there are, if they do not fit."""
+        self._vault.take(keyring)
+
     async def admit(self, request: Request) -> Denial | None:
-        """A tunnel opens unless it brings a bad key, or leads to a port that never speaks TLS or HTTP."""
+        """A tunnel opens unless it brings a bad key or one with too many, or leads to a port that never speaks TLS or HTTP."""
         try:
             refused = self.judge_tunnel(request)
             return None if refused is None else await self._deny(refused)
@@ -122,14 +142,18 @@ class Gate:
     def judge_tunnel(self, request: Request) -> Refused | None:
         """Why a tunnel may not open, not yet recorded."""
         now = self._clock()
-        refused = pipeline.admit(request, vault=self._vault, now=now)
-        if refused is None and not self._port_open(request.host, request.port):
-            record = Record(
-                id=request.id, at=now, phase="outcome", decision="refused", code="address_forbidden",
-                host=request.host, port=request.port, method="CONNECT", client_ip=request.client_ip,
-            )  # fmt: skip
-            return Refused(record=record, code=record.code)
-        return refused
+        caller = pipeline.admit(request, vault=self._vault, now=now)
+        if isinstance(caller, Refused):
+            return caller
+        record = Record(
+            id=request.id, at=now, phase="outcome", decision="refused", caller=str(caller or ""),
+            host=request.host, port=request.port, method="CONNECT", client_ip=request.client_ip,
+        )  # fmt: skip
+        if not self._port_open(request.host, request.port):
+            return _refused(record, "address_forbidden")
+        if caller and not self.load.claim(request.connection, str(caller)):
+            return _refused(record, "concurrency_exceeded")
+        return None
 
     async def enter(self, request: Request) -> Permit | Denial:
         """Decide about a request and make the record durable. A `local` one is then for `answer`, not for an upstream."""
@@ -142,24 +166,32 @@ class Gate:
             if isinstance(outcome, Untagged):
                 code = await self._refuse_untagged(outcome)
                 if code:
-                    outcome = Refused(
-                        record=outcome.record._replace(phase="outcome", decision="refused", code=code), code=code
-                    )
+                    outcome = _refused(outcome.record, code)
             if isinstance(outcome, Refused):
                 return await self._deny(outcome)
             authorized = outcome if isinstance(outcome, Authorized) else None
+            who = self._count_in(request, outcome.record)
+            if not who:
+                self._refund(authorized)
+                return await self._deny(_refused(outcome.record, "concurrency_exceeded"))
             try:
                 await self._audit.record(outcome.record)
             except BaseException:
+                self.load.end(who)
                 self._refund(authorized)
                 raise
         except Exception as error:  # noqa: BLE001  whatever it is, the request does not leave
             return self._fault(request, error)
         self.active += 1
-        permit = Permit(outcome.record, outcome.head, authorized, time.monotonic())
+        permit = Permit(outcome.record, outcome.head, authorized, time.monotonic(), who=who)
         if authorized and self._sessions.concern(authorized.grant):
             return await self._assume(permit, authorized)
         return permit
+
+    def _count_in(self, request: Request, record: Record) -> str:
+        """Who the request and its connection count for now; empty if that is one too many."""
+        who = record.caller or f"address {request.client_ip}"
+        return who if self.load.claim(request.connection, who) and self.load.begin(who) else ""
 
     async def _assume(self, permit: Permit, authorized: Authorized) -> Permit | Denial:
         """The permit, once there is a session of the role that the secret is used through."""
@@ -176,11 +208,18 @@ class Gate:
             local = pipeline.receive(request, vault=self._vault, now=self._clock(), key_sets=self._key_sets)
             if isinstance(local, Refused):
                 return await self._deny(local)
-            await self._audit.record(local.record)
+            who = self._count_in(request, local.record)
+            if not who:
+                return await self._deny(_refused(local.record, "concurrency_exceeded"))
+            try:
+                await self._audit.record(local.record)
+            except BaseException:
+                self.load.end(who)
+                raise
         except Exception as error:  # noqa: BLE001  whatever it is, nothing is answered but that
             return self._fault(request, error)
         self.active += 1
-        return Permit(local.record, tag.strip(request.head), None, time.monotonic(), local=local)
+        return Permit(local.record, tag.strip(request.head), None, time.monotonic(), local=local, who=who)
 
     def answer(self, permit: Permit, local: Local, body: bytes) -> Denial:
         """What the proxy itself answers to a `local` request, now that its body is here."""
@@ -209,8 +248,11 @@ class Gate:
     def hold(self, permit: Permit, size: int, *, on_disk: bool = False) -> Denial | None:
         """Make room for a body of `size` bytes in all; may be asked again when it turns out to be larger."""
         limit = self._settings.max_signed_body
-        if size > (limit if permit.local is None else selfservice.LONGEST_BODY):
+        longest = limit if permit.local is None else selfservice.LONGEST_BODY
+        if size > longest:
             return self.abandon(permit, "body_too_large")
+        if permit.authorized and permit.authorized.looks and size > policies.LONGEST_BODY:
+            return self.abandon(permit, "body_too_large", policy=permit.authorized.looks[0].policy)
         more = max(size - permit.held, 0)
         room = limit * (_BODIES_ON_DISK if on_disk else _BODIES_IN_MEMORY)
         who = permit.record.caller
@@ -220,6 +262,21 @@ class Gate:
         permit.held += more
         self._held += more
         self._held_by[who] = mine + more
+        return None
+
+    def examine(self, permit: Permit, body: Iterable[bytes]) -> Denial | None:
+        """Judge the held body, in pieces, where a policy looks at it; otherwise nothing of it is read."""
+        if permit.authorized is None or not permit.authorized.looks:
+            return None
+        try:
+            whole = b"".join(body)
+            pipeline.examine(permit.authorized, whole)
+        except Refusal as refusal:
+            return self.abandon(permit, refusal.code, policy=refusal.policy)
+        except Exception as error:  # noqa: BLE001  whatever it is, the request does not leave
+            complain("a body could not be judged", error)
+            return self.abandon(permit, error.code if isinstance(error, Fault) else "fault")
+        permit.examined = hashlib.sha256(whole).hexdigest()
         return None
 
     async def approve(
@@ -250,7 +307,7 @@ class Gate:
 
     def release(self, permit: Permit, *, body_sha256: str | None = None) -> Outgoing | Denial:
         """What to send. To be asked for only when the upstream is proved to be the permitted host."""
-        if permit.local is not None:
+        if permit.local is not None or not permit.allows(body_sha256):
             return self.abandon(permit, "fault")
         if permit.authorized is None:
             return Outgoing(permit.clean)
@@ -318,6 +375,7 @@ class Gate:
         permit.over = True
         self.active -= 1
         self._watch.forget(permit.record.id)
+        self.load.end(permit.who)
         self._give_back(permit)
         if not permit.released:
             self._refund(permit.authorized)
@@ -413,3 +471,8 @@ class Gate:
         with contextlib.suppress(Exception):  # the answer matters more
             self._audit.post(record)
         return Denial(answer)
+
+
+def _refused(record: Record, code: str) -> Refused:
+    record = record._replace(phase="outcome", decision="refused", code=code)
+    return Refused(record=record, code=code, retry_after=1 if code == "concurrency_exceeded" else None)

@@ -72,6 +72,8 @@ class Request(NamedTuple):
     `host` is normalised (`hosts.normalize`). `authorities` are all the names the request itself claims, as sent: each
     `Host` header, `:authority`, the authority of an absolute form. `tunnel_key` is the key proved on CONNECT. `version` is
     as HTTP/1.1 writes it.
+    `Host` header, `:authority`, the authority of an absolute form. `tunnel_key` is the key proved on CONNECT.
+    `connection` is the id of the connection it came on, in this process.
     """
 
     id: str
@@ -87,6 +89,7 @@ class Request(NamedTuple):
     tunnel_key: Proof | None = None
     absolute_scheme: str | None = None
     version: str = "HTTP/1.1"
+    connection: str = ""
 
     @property
     def head(self) -> Head:

@@ -7,10 +7,11 @@ One request, from arrival to decision.
     4 binding  the destination, method and path must be those the secret is sealed for
     5 policies every layer must pass; then limits are counted, all of them or none
     6 record   handed to the audit log; nothing may leave before it is durable
+      body     where a policy looks at the body, it is held and judged (`examine`) before anybody is asked or anything opened
     7 open     the only step that sees plaintext                       ┐ `inject`, after the record is durable and the
     8 apply    what to send, and what the response must not show       ┘ upstream is proved
 
-Rule 1: every step is called from `authorize` or `inject`, in the order it happens.
+Rule 1: every step is called from `authorize`, `examine` or `inject`, in the order it happens.
 Rule 2: a step takes values and returns a value; it never sees a flow, a socket or a clock.
 Rule 3: a refusal is a value, a fault is an exception; the shell turns both into an answer and sends nothing.
 """
@@ -26,7 +27,7 @@ from addon.credentials.kind import Plan, Target
 from addon.destination import check_destination, check_hygiene, check_shape
 from addon.errors import Fault, Refusal
 from addon.model import Caller, Head, Outgoing, Proof, Record, Request, Values
-from addon.policies.policy import Ask, Attempt, Due, Layer
+from addon.policies.policy import Ask, Attempt, Due, Layer, Look
 from addon.redaction import Screen, ask_plainly
 from addon.refusals import CODES
 from addon.supervision import Question
@@ -40,8 +41,8 @@ class Authorized:
     """
     May go out once `record` is durable, with what `inject` makes of `head`.
 
-    `receipt` is what it took of limits; `question` is what a person must approve first. `request` and `proof` are what
-    `recheck` judges again.
+    `receipt` is what it took of limits; `looks` are policies that have to see the body first; `question` is what a person
+    must approve first. `request` and `proof` are what `recheck` judges again.
     """
 
     record: Record
@@ -53,6 +54,7 @@ class Authorized:
     request: Request = field(repr=False)
     proof: Proof | None = field(default=None, repr=False)
     receipt: Receipt = ()
+    looks: tuple[Look, ...] = ()
     question: Question | None = None
 
 
@@ -228,6 +230,7 @@ def authorize(
         request=request,
         proof=proof,
         receipt=receipt,
+        looks=tuple(each for each in left if isinstance(each, Look)),
         question=question,
     )
 
@@ -244,6 +247,17 @@ class Injected(NamedTuple):
         return self.outgoing.head
 
 
+def examine(authorized: Authorized, body: bytes, *, steps: list[Step] | None = None) -> None:
+    """Judge the whole body, where a policy looks at it. Raises Refusal, Fault. `steps` goes on with the explanation."""
+    trace = Trace(steps)
+    trace.at("body")
+    try:
+        policies.examine(authorized.looks, body, passed=trace.allowed)
+    except Refusal as no:
+        trace.refused(no)
+        raise
+
+
 def inject(
     authorized: Authorized,
     *,
@@ -255,7 +269,8 @@ def inject(
     """
     Steps 7 and 8: what to send. Raises Refusal, Fault.
 
-    `body_sha256` (hex) is given exactly when the plan needs it; `session` are temporary values, made of the stored ones.
+    `body_sha256` (hex) is given exactly when the plan needs it; `session` are temporary values, made of the stored ones;
+    the response must show neither of them.
     With `hides_bound`, the response must show no value of any secret that is bound to the destination, retired ones included.
     """
     grant = authorized.grant
@@ -263,6 +278,8 @@ def inject(
     values = vault.open(grant) if session is None else session
     redacts = "no-redact" not in binding.flags
     hidden = kind.hidden(values, binding=binding) if redacts else ()
+    if redacts and session is not None:
+        hidden += kind.hidden(vault.open(grant), binding=binding)
     if redacts and hides_bound:
         hidden = tuple({*hidden, *vault.texts_for(authorized.target.host, authorized.target.port)})
     whole = kind.sent or hides_bound
@@ -318,17 +335,17 @@ def recheck(authorized: Authorized, *, vault: Vault, now: float) -> None:
     _check_policies(grant.policies, Attempt(request=request, caller=caller, now=now), Trace(None))
 
 
-def admit(request: Request, *, vault: Vault, now: float) -> Refused | None:
-    """Whether a CONNECT may open a tunnel: a key that comes with it must be good; without one, requests bring theirs."""
+def admit(request: Request, *, vault: Vault, now: float) -> Refused | Caller | None:
+    """Who opens a tunnel: a key that comes with a CONNECT must be good; without one (None), requests bring theirs."""
     try:
         proof = callers.find(request)
-        if proof:
-            state = vault.lookup(digest=proof.key.digest, tag="")
-            callers.identify(proof, state.key, client_ip=request.client_ip, now=now)
+        if proof is None:
+            return None
+        state = vault.lookup(digest=proof.key.digest, tag="")
+        return callers.identify(proof, state.key, client_ip=request.client_ip, now=now)
     except Refusal as no:
         record = _begin(request, now=now)._replace(phase="outcome", decision="refused", code=no.code)
         return Refused(record=record, code=no.code)
-    return None
 
 
 def _begin(request: Request, *, now: float) -> Record:
@@ -394,12 +411,12 @@ def _usable(grant: GrantState | None, caller: Caller, *, now: float) -> GrantSta
     return grant
 
 
-def _check_policies(layers: tuple[Layer, ...], attempt: Attempt, trace: Trace) -> list[Due | Ask]:
+def _check_policies(layers: tuple[Layer, ...], attempt: Attempt, trace: Trace) -> list[Due | Ask | Look]:
     """What the caller's policies and those of every other layer leave to be done. Raises Refusal, Fault."""
     caller = attempt.caller
     layers = (Layer(caller.type, caller.name, caller.policies), *layers)
     rules = [(layer, policies.load(layer.stored)) for layer in layers]  # all can be read, or none is judged
-    left: list[Due | Ask] = []
+    left: list[Due | Ask | Look] = []
     for layer, each in rules:
         left += policies.check(each, attempt, layer=layer.name, subject=layer.subject, passed=trace.allowed)
     return left

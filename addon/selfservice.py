@@ -8,6 +8,8 @@
     DELETE /v1/delegations/{id}   by the user, or by the agent
     POST   /v1/consents           a link to the page on which the user of an app approves one, or declines
     GET, POST /consent            that page (addon/consent.py); its ticket is the proof, and nothing else is needed
+    GET    /v1/approvals          what waits for an approver (addon/decisions.py)
+    POST   /v1/approvals/{id}     its decision
     GET    /v1/openapi.json       this interface, described
 
 The name is never resolved and exists only inside the proxy. The proofs are those of any request: the key of a caller,
@@ -25,7 +27,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from addon import callers, consent, hosts, orders, principals
+from addon import callers, consent, decisions, hosts, orders, principals
 from addon import delegation as chain
 from addon.callers import KeySource
 from addon.errors import Conflict, Fault, Locked, NotFound, Refusal, Usage
@@ -40,6 +42,7 @@ HOST = "alter.internal"
 LONGEST_BODY = 16 * 1024
 
 _PORT = 443
+_APPROVAL = re.compile(rb"/v1/approvals/([0-9a-f-]{36})")
 _DELEGATION = re.compile(rb"/v1/delegations/([A-Za-z0-9_-]{16,64})")
 
 
@@ -84,6 +87,9 @@ class SelfService:
         if named and method == "DELETE":
             self._revoke(named[1].decode("ascii"), caller, now=now)
             return _answer(204, None, request.id)
+        named = _APPROVAL.fullmatch(request.path)
+        if named and method == "POST" and b"?" not in request.target:
+            return _answer(200, self._decide(request, body, named[1].decode("ascii"), caller, now=now), request.id)
         route = _ROUTES.get((method, request.path))
         if route is None or b"?" in request.target:
             raise Refusal("not_found")
@@ -134,6 +140,9 @@ class SelfService:
     def _delegations(self, _: Request, __: bytes, caller: Caller, now: float) -> tuple[int, object]:
         return 200, {"delegations": [_document(each, now=now) for each in self._visible(caller)]}
 
+    def _pending(self, _: Request, __: bytes, caller: Caller, now: float) -> tuple[int, object]:
+        return 200, {"approvals": decisions.pending(caller, vault=self._vault, now=now)}
+
     def _openapi(self, _: Request, __: bytes, ___: Caller, ____: float) -> tuple[int, object]:
         return 200, openapi()
 
@@ -176,6 +185,10 @@ class SelfService:
         by = str(caller) if caller.type == "agent" else str(caller.user)
         with _refusing():
             self._changes().delegations.revoke(delegation_id, by=by, now=now)
+
+    def _decide(self, request: Request, body: bytes, approval_id: str, caller: Caller, *, now: float) -> object:
+        members = orders.read(request, body)
+        return decisions.decide(caller, approval_id, members, vault=self._vault, changes=self._changes, now=now)
 
     def _visible(self, caller: Caller) -> list[Delegation]:
         """Those an agent was given, or a user has given. Raises Refusal for an app without its user."""
@@ -264,5 +277,6 @@ _ROUTES: dict[tuple[str, bytes], _Route] = {
     ("GET", b"/v1/delegations"): SelfService._delegations,  # noqa: SLF001
     ("POST", b"/v1/delegations"): SelfService._create,  # noqa: SLF001
     ("POST", b"/v1/consents"): SelfService._ask,  # noqa: SLF001
+    ("GET", b"/v1/approvals"): SelfService._pending,  # noqa: SLF001
     ("GET", b"/v1/openapi.json"): SelfService._openapi,  # noqa: SLF001
 }

@@ -1,8 +1,8 @@
 """
 The mitmproxy hooks: read the flow, ask the gate, write the answer. Nothing is decided here.
 
-A request leaves only with a verdict in `flow.metadata`, which `hardening` demands after every hook: `pass` or `injected`,
-or `hold` (the body is needed first, and `request` injects). Anything else, any exception included, is refused.
+A request leaves only with a verdict in `flow.metadata`, which `hardening` demands after every hook: `pass`, `prove` (its
+upstream first, then the credential goes in), or `hold` (the body first). Anything else, any exception included, is refused.
 """
 
 import hashlib
@@ -17,7 +17,8 @@ from addon import callers, flows, hardening, hosts, responses, selfservice
 from addon.errors import Refusal
 from addon.gate import Denial, Gate, Permit
 from addon.hardening.local import LEAVING
-from addon.model import Proof, Rewriter
+from addon.hardening.unjudged import Unjudged
+from addon.model import Proof, Request, Rewriter
 from addon.redaction import Passage, Screen
 from addon.refusals import Answer
 from addon.websocket import handshake, relay
@@ -33,7 +34,7 @@ class Egress:
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
         self._tunnel_keys: dict[str, Proof] = {}
-        self._websockets: dict[str, Permit] = {}
+        self._open: dict[str, dict[str, Permit]] = {}
 
     # ── tunnels ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -48,12 +49,20 @@ class Egress:
         if keys:
             self._tunnel_keys[flow.client_conn.id] = callers.parse_basic(keys[0])
 
+    def client_connected(self, client: connection.Client) -> None:
+        """Whoever has waited longest without proving anything gives way when there are too many."""
+        gives_way = self._gate.load.arrive(client.id, address=str(client.peername[0]))
+        if gives_way == client.id:
+            client.error = "refused"
+        elif gives_way is not None:
+            hardening.hang_up(gives_way)
+
     def client_disconnected(self, client: connection.Client) -> None:
-        """A key proved on CONNECT lives as long as its connection, and so does a WebSocket, however that was cut off."""
+        """A key proved on CONNECT lives as long as its connection, and so does what was begun on it."""
         self._tunnel_keys.pop(client.id, None)
-        permit = self._websockets.pop(client.id, None)
-        if permit is not None:
-            self._gate.leave(permit, status=101, code="interrupted")
+        self._gate.load.depart(client.id)
+        for permit in self._open.pop(client.id, {}).values():
+            self._gate.leave(permit, status=None, code="interrupted")  # it broke where no hook tells
 
     def tls_clienthello(self, data: tls.ClientHelloData) -> None:
         """
@@ -92,6 +101,15 @@ class Egress:
         if not self._gate.resolver.allows(address[0], address[1]):
             data.server.error = hardening.connection_refused("address_forbidden")
 
+    async def alter_unjudged(self, refusal: Unjudged) -> None:
+        """Record what was refused before there was a request to decide about."""
+        host, port = refusal.destination
+        request = Request(
+            id=secrets.token_hex(16), scheme="https", host=host, port=port, method="", target=b"", headers=(),
+            authorities=(), sni=None, client_ip=str(refusal.client.peername[0]),
+        )  # fmt: skip
+        refusal.answer = (await self._gate.refuse(request, refusal.code)).answer
+
     # ── requests ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def requestheaders(self, flow: http.HTTPFlow) -> None:
@@ -101,14 +119,16 @@ class Egress:
         tunnel_key = self._tunnel_keys.get(flow.client_conn.id)
         request = flows.read(flow, request_id=secrets.token_hex(16), tunnel_key=tunnel_key)
         flow.metadata[hardening.REQUEST_ID] = request.id
-        if not flows.well_formed(flow):
-            hardening.local_response(flow, (await self._gate.refuse(request, "header_forbidden")).answer)
+        fault = flows.fault(flow)
+        if fault:
+            hardening.local_response(flow, (await self._gate.refuse(request, fault)).answer)
             return
         permit = await self._gate.enter(request)
         if isinstance(permit, Denial):
             hardening.local_response(flow, permit.answer)
             return
         flow.metadata[PERMIT] = permit
+        self._open.setdefault(flow.client_conn.id, {})[permit.record.id] = permit
         unproved = self._unproved(flow, permit)
         if unproved is not None:
             self._deny(flow, self._gate.abandon(permit, unproved))
@@ -129,13 +149,11 @@ class Egress:
             self._deny(flow, self._gate.answer(permit, permit.local, body))
             return
         digest = hashlib.sha256(body).hexdigest()
-        denial = await self._gate.approve(permit, body_sha256=digest)
+        denial = self._gate.examine(permit, [body]) or await self._gate.approve(permit, body_sha256=digest)
         if denial is not None:
             self._deny(flow, denial)
             return
         self._release(flow, permit, body_sha256=digest)
-        if flow.request.headers.pop("transfer-encoding", None) or body:
-            flow.request.headers["Content-Length"] = str(len(body))
 
     def _hold(self, flow: http.HTTPFlow, permit: Permit) -> None:
         length = flow.request.headers.get("content-length", "")
@@ -153,20 +171,34 @@ class Egress:
         flow.metadata[hardening.ROOM] = make_room
 
     def _release(self, flow: http.HTTPFlow, permit: Permit, *, body_sha256: str | None = None) -> None:
-        released = self._gate.release(permit, body_sha256=body_sha256)
-        if isinstance(released, Denial):
-            self._deny(flow, released)
-            return
-        if handshake.asks(released.head.headers):
-            flow.metadata[OFFER] = released.head
-        if permit.authorized is None:
-            flows.write(flow, released.head)
+        """Let it go: at once without a credential, otherwise when its upstream is connected and proved."""
+        authorized = permit.authorized
+        if authorized is None:
+            flow.metadata[OFFER] = permit.clean
+            flows.write(flow, permit.clean)
             flow.metadata[hardening.VERDICT] = hardening.PASS
             return
-        flows.write(flow, released.head, authority=permit.authorized.target.authority)
-        if released.rewriter is not None:
-            flow.request.stream = self._rewrite(flow, permit, released.rewriter)
-        flow.metadata[hardening.VERDICT] = hardening.INJECTED
+
+        def release() -> Answer | None:
+            unproved = self._unproved(flow, permit, connected=True)
+            released = (
+                self._gate.abandon(permit, unproved)
+                if unproved
+                else self._gate.release(permit, body_sha256=body_sha256)
+            )
+            if isinstance(released, Denial):
+                return released.answer
+            flow.metadata[OFFER] = released.head
+            flows.write(flow, released.head, authority=authorized.target.authority)
+            if body_sha256 is not None:
+                _size(flow.request)
+            if released.rewriter is not None:
+                flow.request.stream = self._rewrite(flow, permit, released.rewriter)
+            flow.metadata[hardening.VERDICT] = hardening.INJECTED
+            return None
+
+        flow.metadata[hardening.VERDICT] = hardening.PROVE
+        flow.metadata[hardening.RELEASE] = release
 
     def _rewrite(
         self, flow: http.HTTPFlow, permit: Permit, rewriter: Rewriter | Passage
@@ -186,16 +218,21 @@ class Egress:
 
         return stream
 
-    def _unproved(self, flow: http.HTTPFlow, permit: Permit) -> str | None:
-        """The code to refuse with when a credential is to go to an upstream not yet proved to be the bound host."""
+    def _unproved(self, flow: http.HTTPFlow, permit: Permit, *, connected: bool = False) -> str | None:
+        """
+        The code to refuse with when a credential is to go to an upstream that is not proved to be the bound host.
+
+        One that is not `connected` yet may still prove it.
+        """
         if permit.authorized is None:
             return None
         server = flow.server_conn
         if server.error is not None:
             return hardening.upstream_code(server.error)
-        if server.connected and not (
-            server.tls_established and server.certificate_list and server.sni == permit.record.host
-        ):
+        proved = (
+            server.tls_established and server.certificate_list and hosts.fold(server.sni or "") == permit.record.host
+        )
+        if (connected or server.connected) and not (server.connected and proved):
             return "upstream_unverified"
         return None
 
@@ -273,7 +310,7 @@ class Egress:
             if permit.screen is not None and flow.response is not None and flow.response.trailers:
                 kept = () if permit.code else permit.screen.redact(flow.response.trailers.fields)
                 flow.response.trailers = http.Headers(list(kept)) if kept else None
-            self._gate.leave(permit, status=flow.response.status_code if flow.response else None)
+            self._leave(flow, permit, status=flow.response.status_code if flow.response else None)
 
     def error(self, flow: http.HTTPFlow) -> None:
         """The exchange broke off: the client left, or the upstream failed."""
@@ -284,24 +321,38 @@ class Egress:
             code = flow.metadata.get(hardening.REFUSAL)
             if code and status is None:
                 status = self._gate.abandon(permit, code, sent=True).answer.status
-            self._gate.leave(permit, status=status, code=code or "interrupted")
+            broken = flow.metadata.get(hardening.BROKEN, "interrupted")
+            self._leave(flow, permit, status=status, code=code or broken)
+
+    def _leave(self, flow: http.HTTPFlow, permit: Permit, *, status: int | None, code: str = "") -> None:
+        begun = self._open.get(flow.client_conn.id, {})
+        begun.pop(permit.record.id, None)
+        if not begun:
+            self._open.pop(flow.client_conn.id, None)
+        self._gate.leave(permit, status=status, code=code)
 
     def websocket_start(self, flow: http.HTTPFlow) -> None:
         """Frames may pass."""
-        permit = self._websockets[flow.client_conn.id] = flow.metadata[PERMIT]
-        self._gate.attend(permit, flow.metadata[hardening.END])
+        self._gate.attend(flow.metadata[PERMIT], flow.metadata[hardening.END])
 
     def websocket_end(self, flow: http.HTTPFlow) -> None:
         """No more of them."""
-        permit = self._websockets.pop(flow.client_conn.id, None)
+        permit = flow.metadata.pop(PERMIT, None)
         if permit is not None:
-            self._gate.leave(permit, status=101, code=flow.metadata.get(hardening.REFUSAL, ""))
+            self._leave(flow, permit, status=101, code=flow.metadata.get(hardening.REFUSAL, ""))
 
     def _cleaned(self, flow: http.HTTPFlow) -> Permit | None:
         permit: Permit | None = flow.metadata.get(PERMIT)
         if permit is not None:
             flows.write(flow, permit.clean)
         return permit
+
+
+def _size(request: http.Request) -> None:
+    """Frame a held body by its length."""
+    body = request.raw_content or b""
+    if request.headers.pop("transfer-encoding", None) or body:
+        request.headers["Content-Length"] = str(len(body))
 
 
 def _chunk(flow: http.HTTPFlow, response: http.Response) -> None:

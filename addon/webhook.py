@@ -107,20 +107,4 @@ class Webhook:
 
 def _document(approval: Approval) -> bytes:
     """What is told: what `vaultctl approval show` shows."""
-    members = {
-        "type": "approval.pending",
-        "approval_id": approval.id,
-        "grant_id": approval.grant_id,
-        "secret": approval.secret,
-        "caller": approval.caller,
-        "user": approval.user or None,
-        "method": approval.method,
-        "host": approval.host,
-        "port": approval.port,
-        "path": approval.path,
-        "body_sha256": approval.body_sha256,
-        "reason": approval.reason,
-        "created_at": approval.created_at,
-        "expires_at": approval.expires_at,
-    }
-    return json.dumps(members).encode()
+    return json.dumps({"type": "approval.pending", **approval.document()}).encode()

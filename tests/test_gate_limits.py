@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import hashlib
+import json
 
 import pytest
 
@@ -41,6 +43,10 @@ def gate(story, log, tmp_path):
     ledger = Ledger.open(story.vault.home / "limits.db")
     rules = (("quota", {"limits": ["1"]}), ("rate", {"limits": ["1/hour"]}))
     story.grants["once"] = story.vault.grants.issue("stripe", principal="system:billing", rules=rules, now=story.now).id
+    asked = ("json", {"rules": ["n <= 5"]})
+    story.grants["json"] = story.vault.grants.issue(
+        "stripe", principal="system:billing", rules=(*rules, asked), now=story.now
+    ).id
     settings = Settings(home=str(story.vault.home))
     yield Gate(
         settings,
@@ -122,6 +128,74 @@ async def test_what_cannot_be_given_back_stays_used_and_harms_nobody(gate, enter
 async def test_without_a_ledger_a_limit_is_a_fault(gate, enter, monkeypatch):
     monkeypatch.setattr(gate, "_limits", None)
     assert (await enter()).answer.status == 503
+
+
+# ── policies that look at the body ───────────────────────────────────────────────────────────────────────────────────
+
+JSON = [(b"Content-Type", b"application/json")]
+
+
+def digest(body):
+    return hashlib.sha256(body).hexdigest()
+
+
+@pytest.fixture
+def judge(gate, story):
+    """`judge(body)` brings a request with that body as far as a gate lets it: (permit, what it is answered at last)."""
+
+    async def judge(body, *, grant="json", sent=None):
+        permit = await gate.enter(story.request(grant=grant, method="POST", headers=JSON))
+        assert permit.needs_body
+        outcome = gate.hold(permit, len(body)) or gate.examine(permit, [body[:3], body[3:]])
+        if outcome is None:
+            outcome = gate.release(permit, body_sha256=digest(body if sent is None else sent))
+        gate.leave(permit, status=None)
+        return permit, outcome
+
+    return judge
+
+
+async def test_a_body_that_a_policy_refuses_gives_back_what_its_head_has_taken(judge):
+    for body in (b'{"n": 6}', b'{"n": 1, "n": 1}', b"", b"x"):
+        permit, denial = await judge(body)
+        answer = json.loads(denial.answer.body)
+        assert (denial.answer.status, answer["code"], answer["policy"]) == (403, "policy_denied", "grant.json")
+        assert (permit.record.decision, permit.record.policy) == ("refused", "grant.json")
+    assert not isinstance((await judge(b'{"n": 5}'))[1], Denial)
+
+
+async def test_one_that_is_larger_than_is_looked_at_is_too_large_and_uses_up_nothing(judge):
+    _, denial = await judge(b'{"n": 5}'.ljust((1 << 20) + 1))
+    answer = json.loads(denial.answer.body)
+    assert (denial.answer.status, answer["code"], answer["policy"]) == (413, "body_too_large", "grant.json")
+    assert not isinstance((await judge(b'{"n": 5}'.ljust(1 << 20)))[1], Denial)
+
+
+async def test_only_the_body_that_was_looked_at_is_released(gate, story, judge):
+    _, denial = await judge(b'{"n": 5}', sent=b'{"n": 6}')
+    assert denial.answer.status == 503
+    for body_sha256 in (None, "", digest(b"")):
+        permit = await gate.enter(story.request(grant="json", method="POST", headers=JSON))
+        assert gate.release(permit, body_sha256=body_sha256).answer.status == 503
+        gate.leave(permit, status=503)
+
+
+async def test_a_policy_that_breaks_while_it_looks_refuses(judge, monkeypatch):
+    def broken(*_, **__):
+        raise RuntimeError
+
+    monkeypatch.setattr("addon.policies.json_members.read", broken)
+    assert (await judge(b'{"n": 5}'))[1].answer.status == 503
+
+
+async def test_what_nobody_looks_at_is_not_read(gate, enter):
+    def pieces():
+        raise AssertionError
+        yield
+
+    permit = await enter()
+    assert not permit.needs_body
+    assert gate.examine(permit, pieces()) is None
 
 
 async def test_too_many_that_wait_for_a_person_are_told_when_to_try_again(gate, story, monkeypatch):

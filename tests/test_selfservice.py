@@ -220,7 +220,12 @@ def test_the_description_names_every_route_and_no_other(desk):
     document = selfservice.openapi()
     described = {(method.upper(), path) for path, item in document["paths"].items() for method in item}
     routes = {(method, path.decode()) for method, path in selfservice._ROUTES}
-    routes |= {("DELETE", "/v1/delegations/{id}"), ("GET", "/consent"), ("POST", "/consent")}
+    routes |= {
+        ("DELETE", "/v1/delegations/{id}"),
+        ("POST", "/v1/approvals/{id}"),
+        ("GET", "/consent"),
+        ("POST", "/consent"),
+    }
     assert described == routes
     assert desk.ask("GET", "/v1/openapi.json") == (200, document)
 

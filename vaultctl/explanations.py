@@ -27,13 +27,14 @@ def explain(
     user: User | None = None,
     now: float,
     limits: Limits | None = None,
+    body: bytes = b"",
 ) -> Explanation:
     """As `addon.explanation`, with a caller by type and name, whose keys are taken for good. Raises NotFound."""
     member = vault.callers.get(*named) if named else None
     if member and (problem := _barred(member, request.client_ip)):
         return refused("caller", "caller_invalid", problem)
     caller = Caller(type=member.type, name=member.name, key_id="", user=user) if member else None
-    return explain_request(request, vault=vault, caller=caller, now=now, limits=limits)
+    return explain_request(request, vault=vault, caller=caller, now=now, limits=limits, body=body)
 
 
 def refused(step: str, code: str, detail: str) -> Explanation:
@@ -50,6 +51,13 @@ def parse_headers(texts: Iterable[str]) -> Headers:
             raise Usage(f"not a header: {text!r}", hint="write it as 'Content-Type: application/json'")
         found.append((match[1].encode(), match[2].encode()))
     return tuple(found)
+
+
+def describe_body(headers: Headers, body: bytes | None) -> Headers:
+    """The headers that come with a body of JSON, where they do not say otherwise themselves."""
+    said = {name.lower() for name, _ in headers}
+    ours = ((b"Content-Type", b"application/json"), (b"Content-Length", b"%d" % len(body or b"")))
+    return (*headers, *(pair for pair in ours if body is not None and pair[0].lower() not in said))
 
 
 def document(result: Explanation) -> dict[str, object]:

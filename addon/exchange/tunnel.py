@@ -14,8 +14,9 @@ from pathlib import Path
 from addon.complaints import complain
 from addon.errors import Refusal
 from addon.exchange import heads
+from addon.exchange.bodies import Body
 from addon.exchange.download import Download
-from addon.exchange.heads import Malformed, RequestHead, ResponseHead
+from addon.exchange.heads import Malformed, RequestHead, ResponseHead, TooLarge
 from addon.exchange.pool import Key, Pool, Unreachable, Upstream
 from addon.exchange.progress import Broken, Progress
 from addon.exchange.spool import Spool
@@ -66,8 +67,8 @@ class Tunnel:
             await self._client.handshake()
             while await self._serve_one():
                 pass
-        except Malformed:
-            denial = await self._gate.refuse(self._unreadable(), "header_forbidden")
+        except Malformed as problem:
+            denial = await self._gate.refuse(self._unreadable(), problem.code)
             self._client.write(_assemble(denial.answer, head_only=False, close=True))
         except (ConnectionError, OSError):
             pass
@@ -159,6 +160,7 @@ class Tunnel:
             tunnel_key=opening.key,
             absolute_scheme=scheme,
             version=f"HTTP/1.{head.minor}",
+            connection=opening.number,
         )
 
     def _unreadable(self) -> Request:
@@ -180,7 +182,7 @@ class Tunnel:
         """Send a permitted request and relay its response; whether the connection can go on."""
         held = None
         if permit.needs_body:
-            outcome = await self._hold_approved(permit, upload)
+            outcome = await self._hold_judged(permit, upload)
             if isinstance(outcome, Denial):
                 return outcome
             held = outcome
@@ -244,6 +246,8 @@ class Tunnel:
             self._pool.release(upstream)
         else:
             upstream.stream.close()
+        if not upload.done:
+            await self._read_away(upload.body)
         return keep
 
     def _key(self, permit: Permit) -> Key:
@@ -259,12 +263,14 @@ class Tunnel:
         except OSError:
             return self._gate.abandon(permit, "fault")
 
-    async def _hold_approved(self, permit: Permit, upload: Upload) -> Spool | Denial:
-        """The body, once a person has looked at it where a policy asks for that."""
+    async def _hold_judged(self, permit: Permit, upload: Upload) -> Spool | Denial:
+        """The body, once policies, and then a person, have looked at it where that is asked for."""
         held = await self._hold(permit, upload)
         if isinstance(held, Denial):
             return held
-        denial = await self._gate.approve(permit, body_sha256=held.sha256, gone=lambda: self._client.closed)
+        denial = self._gate.examine(permit, held.pieces())
+        if denial is None:
+            denial = await self._gate.approve(permit, body_sha256=held.sha256, gone=lambda: self._client.closed)
         return denial or held
 
     async def _read_response(self, upstream: Upstream, head: RequestHead) -> ResponseHead | None:
@@ -308,13 +314,15 @@ class Tunnel:
         body.feed(self._client.buffer)
         keep = head.persistent and (body.done or (head.length is not None and head.length <= _DISCARD and not expects))
         self._client.write(_assemble(denial.answer, head_only=head.method == "HEAD", close=not keep))
-        if body.done:
-            return keep
+        await self._read_away(body)
+        return keep and body.done
+
+    async def _read_away(self, body: Body) -> None:
+        """What still comes of a body that nobody wants: closed on, a client loses the answer (RFC 9112 9.6)."""
         with contextlib.suppress(TimeoutError, Malformed):
             async with asyncio.timeout(_LINGER):
                 while not body.done and await self._client.more():
                     body.feed(self._client.buffer)
-        return keep and body.done
 
 
 async def _read_head(stream: Stream) -> bytes | None:
@@ -328,7 +336,7 @@ async def _read_head(stream: Stream) -> bytes | None:
             del buffer[: end + 4]
             return raw
         if end > heads.LIMIT or len(buffer) > heads.LIMIT:
-            raise Malformed
+            raise TooLarge
         searched = len(buffer)
         if not await stream.more():
             if buffer:

@@ -1,4 +1,4 @@
-"""Frames of a WebSocket, passed on as they come (P11)."""
+"""Frames of a WebSocket, passed on as they come (P15)."""
 
 import asyncio
 import functools
@@ -89,7 +89,7 @@ def _end(flow: HTTPFlow, status: int, code: str) -> None:
 
 def pass_frames() -> None:
     """
-    P11: frames go on as they come, checked and searched by the relay that the shell provides.
+    P15: frames go on as they come, checked and searched by the relay that the shell provides.
 
     Plain mitmproxy collects every message until it is complete, or memory full, and keeps it until the connection ends.
     """

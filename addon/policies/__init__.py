@@ -7,15 +7,32 @@ restriction that a newer version wrote.
 
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from addon import strict_json
 from addon.errors import Fault, Refusal
-from addon.policies import approval, cidr, content_type, hours, max_body, methods, paths, period, quota, rate, reason
-from addon.policies.policy import Ask, Attempt, Due, LimitKind, PolicyKind
+from addon.policies import (
+    approval,
+    cidr,
+    content_type,
+    hours,
+    json_members,
+    max_body,
+    methods,
+    paths,
+    period,
+    quota,
+    rate,
+    reason,
+)
+from addon.policies.policy import Ask, Attempt, Due, LimitKind, Look, PolicyKind
 
 LIMITS: dict[str, LimitKind] = {kind.tag: kind for kind in (rate.KIND, quota.KIND)}
 """Those that count; the others look at the request alone."""
+
+LONGEST_BODY = json_members.LONGEST
+"""Bytes of a body that a policy looks at."""
 
 KINDS: dict[str, PolicyKind] = {
     kind.tag: kind
@@ -27,6 +44,7 @@ KINDS: dict[str, PolicyKind] = {
         period.KIND,
         max_body.KIND,
         content_type.KIND,
+        json_members.KIND,
         reason.KIND,
         *LIMITS.values(),
         approval.KIND,
@@ -81,12 +99,14 @@ def check(
     layer: str,
     subject: str = "",
     passed: Callable[[str, dict[str, Any]], None] | None = None,
-) -> list[Due | Ask]:
+) -> list[Due | Ask | Look]:
     """
-    What is still to be done: limits to be counted, a person to be asked. Raises Refusal `policy_denied`, naming layer and kind, for a policy that does
-    not pass. `passed` is told of each that does: layer and kind, parameters.
+    What is still to be done: limits to be counted, the body to be looked at (`examine`), a person to be asked.
+
+    Raises Refusal `policy_denied`, naming layer and kind, for a policy that does not pass. `passed` is told of each that
+    does: layer and kind, parameters.
     """
-    due: list[Due | Ask] = []
+    due: list[Due | Ask | Look] = []
     for tag, params in policies:
         try:
             denied = KINDS[tag].check(params, attempt)
@@ -98,8 +118,32 @@ def check(
         if tag in LIMITS:
             due += [Due(layer, subject, tag, limit) for limit in LIMITS[tag].limits(params)]
             continue
+        if tag == json_members.KIND.tag:
+            due.append(Look(f"{layer}.{tag}", params))
+            continue
         if tag == approval.KIND.tag:
             due.append(Ask(f"{layer}.{tag}", approval.APPROVAL.seconds(params)))
         if passed is not None:
             passed(f"{layer}.{tag}", params)
     return due
+
+
+def examine(looks: Sequence[Look], body: bytes, *, passed: Callable[[str, dict[str, Any]], None] | None = None) -> None:
+    """Look at a whole body, as `check` asked for. Raises Refusal `policy_denied`, naming layer and kind, and Fault."""
+    if not looks:
+        return
+    kind = json_members.KIND
+    try:
+        read, unreadable = json_members.read(body), ""
+    except strict_json.Ambiguous as problem:
+        read, unreadable = None, str(problem) if body else "there is no body"
+    for policy, params in looks:
+        try:
+            denied = unreadable or kind.examine(params, read)
+            remedy = f"it passes with {kind.tag}: {kind.describe(params)}"
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise Fault("vault_unavailable", f"policy {kind.tag} cannot be evaluated") from error
+        if denied:
+            raise Refusal("policy_denied", policy=policy, found=denied, remedy=remedy)
+        if passed is not None:
+            passed(policy, params)

@@ -32,6 +32,15 @@ def parse_paths(values: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(values))
 
 
+def prefix_of(path: str) -> str:
+    """The prefix that is this path of a request, and nothing wider. Raises Usage where none could be."""
+    if "*" in path:
+        raise Usage(
+            f"{path!r} is no prefix of its own: '*' would stand for any segment", hint="name a prefix with --path"
+        )
+    return parse_paths((path,))[0]
+
+
 def covers(prefixes: tuple[str, ...] | list[str], path: bytes) -> bool:
     """Whether a path lies under one of the prefixes. `/v1` covers `/v1` and `/v1/x`, not `/v10`."""
     if "/" in prefixes:

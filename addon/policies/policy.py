@@ -77,6 +77,20 @@ class Ask(NamedTuple):
     seconds: int
 
 
+class Look(NamedTuple):
+    """The body is to be looked at, once it is here whole: `policy` as a refusal names it, and its parameters."""
+
+    policy: str
+    params: dict[str, Any]
+
+
+class BodyKind(PolicyKind, Protocol):
+    """A kind of policy that looks at the body. Its `check` judges the head alone."""
+
+    def examine(self, params: dict[str, Any], body: Any) -> str | None:
+        """None when a body passes, as it was read, otherwise what was compared, in words for the operator."""
+
+
 class LimitKind(PolicyKind, Protocol):
     """A kind of policy that counts. Its `check` passes whatever can be counted."""
 

@@ -3,7 +3,7 @@ Approvals: what a policy asks a person about, what the person said, and the one 
 
 An approval is for one request: the same caller, user, grant, method, URL and body. A person may also let alike requests
 through for a time: of the same caller, user, grant and method, below one path. The proxy asks and uses over a connection
-of its own, as with group proofs; the answers are the operator's, and in the admin log.
+of its own, as with group proofs; the answers are the operator's, or an approver's, and in the admin log.
 """
 
 import hashlib
@@ -80,6 +80,24 @@ class Approval:
     lasts_until: float | None
     prefix: str
     used_at: float | None
+
+    def document(self) -> dict[str, object]:
+        """What a program is told of what waits: never a body, a query or a credential."""
+        return {
+            "approval_id": self.id,
+            "grant_id": self.grant_id,
+            "secret": self.secret,
+            "caller": self.caller,
+            "user": self.user or None,
+            "method": self.method,
+            "host": self.host,
+            "port": self.port,
+            "path": self.path,
+            "body_sha256": self.body_sha256,
+            "reason": self.reason,
+            "created_at": self.created_at,
+            "expires_at": self.expires_at,
+        }
 
     def state(self, now: float) -> str:
         """`pending`, `approved`, `denied`, `used` or `expired`."""
@@ -189,8 +207,9 @@ class Approvals:
         return found[0]
 
     def list(self, *, state: str | None = None, now: float = 0.0) -> list[Approval]:
-        """All, oldest first."""
-        return [each for each in self._select("1", {}) if state is None or each.state(now) == state]
+        """All, oldest first; those of the past are not read to find the ones that wait."""
+        condition = "a.decision = '' AND a.expires_at > :now" if state == "pending" else "1"
+        return [each for each in self._select(condition, {"now": now}) if state is None or each.state(now) == state]
 
     def close(self) -> None:
         """Close the second connection."""

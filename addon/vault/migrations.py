@@ -6,7 +6,7 @@ Authorization rows hold no counters and no plaintext: what a request uses up liv
 tunnel can be recognised by one indexed read; it never authorises anything. `idps.keys` is a key set, or a shared secret
 sealed with its `idp_wraps`; a removed provider keeps its name, so that no other can take over its users. `group_proofs`
 is what the newest token of a user said about a group, written by the proxy. `policies` narrow whatever row they stand in;
-those of `meta`, the whole vault. `consents` are questions to users, each until it is answered. Times are seconds since the epoch, UTC.
+those of `meta`, the whole vault. `consents` are questions to users, each until it is answered; `approvers` are callers that may decide about approvals. Times are seconds since the epoch, UTC.
 """
 
 from sqlite_utils import Database
@@ -268,6 +268,19 @@ CREATE TABLE approvals (
 ) STRICT;
 
 CREATE INDEX approvals_by_caller ON approvals (caller, decision)
+"""
+
+
+@MIGRATIONS(name="0006_approvers")
+def _approvers(db: Database) -> None:
+    db.conn.execute(_APPROVERS)
+
+
+_APPROVERS = """
+CREATE TABLE approvers (
+    caller_id TEXT PRIMARY KEY REFERENCES callers (id),
+    added_at  REAL NOT NULL
+) STRICT
 """
 
 

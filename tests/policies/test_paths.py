@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from addon.errors import Usage
 from addon.policies import paths
-from addon.policies.paths import covers, parse_paths
+from addon.policies.paths import covers, parse_paths, prefix_of
 
 
 @pytest.mark.parametrize(
@@ -158,3 +158,10 @@ def test_a_star_takes_nothing_that_could_be_read_as_another_path(path):
 def test_a_star_is_a_whole_segment(prefix):
     with pytest.raises(Usage, match="not a path prefix"):
         parse_paths((prefix,))
+
+
+def test_the_prefix_of_a_path_is_that_path_and_nothing_wider():
+    assert prefix_of("/v1/refunds") == "/v1/refunds"
+    for path in ("/v1/*", "/*", "/v1/a*b", "/v1/%41", "/v1//x", "/v1/../x", "*", ""):
+        with pytest.raises(Usage):
+            prefix_of(path)

@@ -18,6 +18,7 @@ TYPED = {
     "period": ("10", "20"),
     "max_body": ("1000",),
     "content_type": ("application/json",),
+    "json": ('model in ["a", "b"]', "max_tokens <= 1000"),
     "reason": ("5",),
     "rate": ("60/minute", "1000/day"),
     "quota": ("100", "10/hour"),
@@ -28,7 +29,7 @@ TYPED = {
 def test_every_kind_in_the_folder_is_registered():
     folder = Path(policies.__file__).parent
     files = {path.stem for path in folder.glob("*.py")} - {"__init__", "policy"}
-    assert files == set(policies.KINDS)
+    assert files == {type(kind).__module__.rpartition(".")[2] for kind in policies.KINDS.values()}
     assert all(kind.tag == tag for tag, kind in policies.KINDS.items())
 
 

@@ -57,6 +57,42 @@ def test_a_yes_may_be_for_alike_requests_for_a_time(cli, waiting, path, under):
     assert ran.json["lasts_until"] is not None
 
 
+def test_a_path_with_a_star_is_no_prefix_unless_the_operator_says_so(cli, waiting):
+    approval = waiting(target=b"/v1/*/refunds")
+    ran = cli("approval", "approve", approval, "--for", "10m")
+    assert (ran.code, "no prefix of its own" in ran.error) == (2, True)
+    assert cli("approval", "show", approval, "--json").json["state"] == "pending"
+    ran = cli("approval", "approve", approval, "--for", "10m", "--path", "/v1/*/refunds", "--json")
+    assert (ran.code, ran.json["lasts_under"]) == (0, "/v1/*/refunds")
+
+
+def test_apps_and_named_agents_become_approvers_and_cease_to_be(cli, stripe):
+    assert cli("agent", "create", "helper").code == 0
+    assert cli("approval", "approver", "list", "--json").json == []
+    for named, whole in (("billing", "app:billing"), ("agent:helper", "agent:helper")):
+        ran = cli("approval", "approver", "add", named, "--json")
+        assert (ran.code, ran.json) == (0, {"caller": whole, "approver": True})
+    found = cli("approval", "approver", "--json")
+    assert found.code == 0
+    assert [(each["caller"], each["state"]) for each in found.json] == [
+        ("app:billing", "active"),
+        ("agent:helper", "active"),
+    ]
+    assert "app:billing" in cli("approval", "approver", "list").out
+    assert cli("approval", "approver", "remove", "app:billing", "--json").json == {
+        "caller": "app:billing",
+        "approver": False,
+    }
+    assert [each["caller"] for each in cli("approval", "approver", "list", "--json").json] == ["agent:helper"]
+
+
+@pytest.mark.parametrize(("named", "code"), [("nobody", 3), ("helper", 3), ("user:acme/ada", 2), ("", 2)])
+def test_an_approver_is_a_caller(cli, stripe, named, code):
+    for verb in ("add", "remove"):
+        assert cli("approval", "approver", verb, named).code == code
+    assert cli("approval", "approver", "remove", "billing").code == 3
+
+
 def test_an_answer_is_given_once(cli, waiting):
     approval = waiting()
     assert cli("approval", "deny", approval).code == 0

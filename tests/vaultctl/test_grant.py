@@ -137,6 +137,40 @@ def test_explain_ends_with_the_step_that_refuses_and_exit_code_4(cli, stripe):
     assert "refused: destination_not_bound" in text.out
 
 
+def test_explain_looks_at_the_body_it_is_given(cli, stripe, tmp_path):
+    assert cli("policy", "set", "secret:stripe", "--json-member", 'm = "a"', "--max-body", "20").code == 0
+    body = tmp_path / "body.json"
+    for written, code, policy in (
+        ('{"m": "a"}', 0, ""),
+        ('{"m": "b"}', 4, "secret.json"),
+        ("x" * 21, 4, "secret.max_body"),
+    ):
+        body.write_text(written)
+        ran = explain(cli, stripe, "--method", "POST", "--body", f"@{body}")
+        assert (ran.code, ran.json["policy"]) == (code, policy)
+    body.write_text('{"m": "b"}')
+    last = explain(cli, stripe, "--body", f"@{body}").json["steps"][-1]
+    assert (last["name"], last["verdict"], last["detail"]) == ("body", "policy_denied", "secret.json")
+    assert (last["compared"], last["remedy"]) == ('it is "b": m = "a"', 'it passes with json: m = "a"')
+    as_text = ("--header", "Content-Type: text/plain")
+    assert explain(cli, stripe, *as_text, "--body", f"@{body}").json["steps"][-1]["name"] == "policies"
+    ran = cli("grant", "explain", stripe, "--url", URL, "--body", "@-", input='{"m": "a"}')
+    assert ran.code == 0
+
+
+def test_explain_says_when_only_the_body_could_tell(cli, stripe):
+    assert cli("policy", "set", "secret:stripe", "--json-member", "m = 1").code == 0
+    for said in ((), ("--header", "Content-Type: application/json")):
+        ran = cli("grant", "explain", stripe, "--url", URL, *said)
+        assert (ran.code, "cannot be said without the body" in ran.err) == (4, True)
+
+
+def test_a_body_is_named_as_a_file(cli, stripe):
+    ran = explain(cli, stripe, "--body", '{"m": 1}')
+    assert (ran.code, ran.error) == (2, "the body is not named as a file")
+    assert explain(cli, stripe, "--body", "@nothing.json").code == 2
+
+
 def test_explain_judges_at_the_time_it_is_given(cli, stripe):
     grant_id = cli("grant", "issue", "stripe", "--to", "system:billing", "--expires", "1d").out.strip()
     assert explain(cli, grant_id).code == 0

@@ -14,6 +14,7 @@ TYPED = {
     "period": (("--not-before", "2026-01-01T00:00:00Z"), {"not_before": 1767225600.0}, "from 2026-01-01 00:00:00Z"),
     "max_body": (("--max-body", "64KiB"), {"bytes": 65536}, "65536 bytes"),
     "content_type": (("--content-type", "Application/JSON"), {"types": ["application/json"]}, "application/json"),
+    "json": (("--json-member", ' m in ["a", 1]', "--json-member", "n.o<=5"), {"rules": ['m in ["a", 1]', "n.o<=5"]}, 'm in ["a", 1], and n.o<=5'),
     "rate": (("--rate", "5/second", "--rate", "60/Minute"), {"limits": ["5/second", "60/minute"]}, "5/second, 60/minute"),
     "quota": (("--max-uses", "100", "--max-uses", "9/day"), {"limits": ["100", "9/day"]}, "100 in all, 9/day"),
     "reason": (("--require-reason",), {"characters": 1}, "1 or more characters"),

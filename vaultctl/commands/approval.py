@@ -3,10 +3,10 @@
 import click
 
 from addon.errors import Usage
-from addon.policies.paths import parse_paths
+from addon.policies.paths import parse_paths, prefix_of
 from addon.vault import log
 from addon.vault.approvals import Approval
-from vaultctl import times
+from vaultctl import callers, times
 from vaultctl.command import noun
 from vaultctl.console import Session, facts, pass_session, table
 
@@ -60,7 +60,9 @@ def approve(session: Session, approval_id: str, *, lasts: str | None, path: str 
     if path is not None and lasts is None:
         raise Usage("a path, but no time", hint="add --for, such as --for 10m")
     approvals = session.vault(writable=True).approvals
-    prefix = parse_paths((path if path is not None else approvals.get(approval_id).path,))[0] if lasts else ""
+    prefix = ""
+    if lasts:
+        prefix = prefix_of(approvals.get(approval_id).path) if path is None else parse_paths((path,))[0]
     decided = approvals.decide(
         approval_id,
         "approved",
@@ -86,6 +88,52 @@ def deny(session: Session, approval_id: str, *, reason: str) -> None:
         session, approvals.decide(approval_id, "denied", by=f"operator:{log.actor()}", now=session.now, reason=reason)
     )
     session.note("denied")
+
+
+approver = noun("approver", help="Apps and agents that may decide about approvals over HTTP.")
+
+
+@approver.command(
+    "add", examples=["vaultctl approval approver add chatbot", "vaultctl approval approver add agent:reviewer"]
+)
+@click.argument("caller")
+@pass_session
+def add(session: Session, caller: str) -> None:
+    """Let CALLER decide about what waits, except about its own requests: an app, or agent:NAME."""
+    caller_type, name = callers.parse(caller)
+    session.vault(writable=True).approvers.add(caller_type, name, now=session.now)
+    session.emit({"caller": f"{caller_type}:{name}", "approver": True})
+    session.note(f"{caller_type}:{name} may decide, with its own key, at https://alter.internal/v1/approvals")
+
+
+@approver.command("remove", examples=["vaultctl approval approver remove chatbot"])
+@click.argument("caller")
+@pass_session
+def remove(session: Session, caller: str) -> None:
+    """Let CALLER decide no more, from the next request on."""
+    caller_type, name = callers.parse(caller)
+    session.vault(writable=True).approvers.remove(caller_type, name, now=session.now)
+    session.emit({"caller": f"{caller_type}:{name}", "approver": False})
+    session.note(f"{caller_type}:{name} decides no more; what it has decided stays")
+
+
+@approver.command("list", examples=["vaultctl approval approver list --json"])
+@pass_session
+def list_approvers(session: Session) -> None:
+    """Who may decide, besides the operator."""
+    found = session.vault().approvers.list()
+    session.emit(
+        [{"caller": f"{a.type}:{a.name}", "state": a.state, "added_at": times.rfc3339(a.added_at)} for a in found],
+        table(
+            ("APPROVER", "STATE", "SINCE"),
+            [(f"{a.type}:{a.name}", a.state, times.readable(a.added_at)) for a in found],
+        ),
+    )
+    if not found:
+        session.note("nobody but the operator decides")
+
+
+approval.add_command(approver)
 
 
 def _tell(session: Session, decided: Approval) -> None:

@@ -143,6 +143,7 @@ def revoke(
     examples=[
         "vaultctl grant explain 0b6f3c1e-9f53-4a53-9b36-6d0c9b6a8a51 --url https://api.stripe.com/v1/charges",
         "vaultctl grant explain 0b6f3c1e-9f53-4a53-9b36-6d0c9b6a8a51 --url https://api.stripe.com/ --method DELETE --at 2027-01-01T00:00:00Z",
+        "vaultctl grant explain 0b6f3c1e-9f53-4a53-9b36-6d0c9b6a8a51 --url https://api.openai.com/v1/chat/completions --method POST --body @body.json",
     ],
 )
 @click.argument("grant_id", metavar="ID")
@@ -156,6 +157,7 @@ def revoke(
 @click.option(
     "--header", "headers", multiple=True, metavar="H", help="One more header, as 'NAME: VALUE'. May be repeated."
 )
+@click.option("--body", metavar="@FILE", help="Its body, sent as JSON unless a header says otherwise; `@-` is stdin.")
 @pass_session
 def explain(
     session: Session,
@@ -170,6 +172,7 @@ def explain(
     ip: str,
     at: str | None,
     headers: tuple[str, ...],
+    body: str | None,
 ) -> None:
     """
     Walk through the decision about a request nobody made.
@@ -177,7 +180,9 @@ def explain(
     Every step with its verdict; nothing is opened, recorded or used up. Exit code 0: it would be authorized; 4: refused.
     """
     now = session.now if at is None else times.parse_time(at)
-    request = attempt(grant_id, url=url, method=method, client_ip=ip, headers=explanations.parse_headers(headers))
+    given = None if body is None else _read_body(body)
+    sent = explanations.describe_body(explanations.parse_headers(headers), given)
+    request = attempt(grant_id, url=url, method=method, client_ip=ip, headers=sent)
     vault = session.vault()
     named = callers.parse(caller_text) if caller_text else callers.named_by(vault, grant_id)
     token = tokens.read_token(user_token_file) if user_token_file and named else None
@@ -187,11 +192,19 @@ def explain(
     except tokens.Unproved as unproved:
         result = explanations.refused("user", "user_token_invalid", unproved.message)
     else:
-        result = explanations.explain(vault, request, named=named, user=user, now=now)
+        result = explanations.explain(vault, request, named=named, user=user, now=now, body=given or b"")
     lines = table(("STEP", "VERDICT", "DETAIL", "COMPARED"), explanations.rows(result.steps))
     session.emit(explanations.document(result), [*lines, "", *explanations.verdict(result)])
+    if given is None and result.policy.endswith(".json"):
+        session.note("it cannot be said without the body: give it with --body @FILE")
     if result.decision != "authorized":
         click.get_current_context().exit(explanations.DENIED)
+
+
+def _read_body(source: str) -> bytes:
+    if not source.startswith("@"):
+        raise Usage("the body is not named as a file", hint="write --body @FILE, or --body @- for stdin")
+    return tokens.read_file(source[1:], what="the body", limit=64 << 20)
 
 
 def _document(each: Grant, *, now: float) -> dict[str, object]:

@@ -21,6 +21,7 @@ policy = noun("policy", help="What narrows the whole vault, an app, an agent, a 
     examples=[
         "vaultctl policy set vault --cidr 10.0.0.0/8",
         "vaultctl policy set secret:stripe --method GET --path /v1/charges",
+        """vaultctl policy set secret:openai --json-member 'model in ["gpt-4o", "gpt-4o-mini"]' --json-member 'max_tokens <= 1000'""",
         "vaultctl policy set agent:researcher --hours 'Mon-Fri 09:00-18:00 Europe/Berlin' --require-reason",
     ],
 )
@@ -69,19 +70,25 @@ def clear(session: Session, subject: str, *, yes: bool) -> None:
 
 
 @policy.command(
-    "test", examples=["vaultctl policy test policies.toml", "vaultctl policy test - --json < policies.toml"]
+    "test",
+    examples=[
+        "vaultctl policy test policies.toml",
+        "vaultctl policy test policies.yaml",
+        "vaultctl policy test - --json < policies.toml",
+    ],
 )
 @click.argument("file")
 @pass_session
 def test(session: Session, file: str) -> None:
     """
-    Decide the cases in FILE (TOML, `-` is stdin) and compare: a test of the policies, for your own CI.
+    Decide the cases in FILE (TOML, or YAML in .yaml and .yml; `-` is stdin) and compare: a test of the policies, for your own CI.
 
     Nothing is sent, opened, recorded or used up. Exit code 0: all came out as expected; 4: not.
     """
     text = tokens.read_file(file, what="the file of cases", limit=1 << 20).decode("utf-8", "replace")
+    yaml = file.lower().endswith((".yaml", ".yml"))
     vault = session.vault()
-    ran = [(case, *cases.run(case, vault, now=session.now)) for case in cases.read(text)]
+    ran = [(case, *cases.run(case, vault, now=session.now)) for case in cases.read(text, yaml=yaml)]
     failed = [case for case, _, wrong in ran if wrong]
     session.emit(
         {

@@ -9,9 +9,10 @@ A token has at most 8 KiB. What two parsers could read differently is refused, w
 
 import base64
 import binascii
-import json
 import re
 from typing import Any
+
+from addon import strict_json
 
 LIMIT = 8 * 1024
 """The longest token, in characters."""
@@ -48,13 +49,11 @@ def split(text: str) -> tuple[bytes, bytes]:
 def parse(raw: bytes, *, check: str) -> Object:
     """The JSON object in `raw`. Raises Invalid, naming `check`."""
     try:
-        value = _DECODER.decode(raw.decode("utf-8"))
-    except (ValueError, RecursionError):
-        raise Invalid(check, "not JSON, or a member is there twice") from None
+        value = strict_json.parse(raw, depth=DEPTH)
+    except strict_json.Ambiguous as problem:
+        raise Invalid(check, str(problem)) from None
     if not isinstance(value, dict):
         raise Invalid(check, "not a JSON object")
-    if raw.count(b"{") + raw.count(b"[") > DEPTH and _deeper(value, DEPTH):
-        raise Invalid(check, f"nested more than {DEPTH} deep")
     return value
 
 
@@ -66,22 +65,3 @@ def _decode(part: str) -> bytes:
     if base64.urlsafe_b64encode(raw).rstrip(b"=") != part.encode("ascii"):
         raise Invalid("form", "a part is not in canonical base64url")
     return raw
-
-
-def _unique(members: list[tuple[str, Any]]) -> Object:
-    made = dict(members)
-    if len(made) != len(members):
-        raise ValueError
-    return made
-
-
-def _no_constant(_: str) -> None:
-    raise ValueError
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
-
-
-def _deeper(value: object, levels: int) -> bool:
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
-    return inner is not None and (levels == 0 or any(_deeper(each, levels - 1) for each in inner))
