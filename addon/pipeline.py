@@ -175,6 +175,7 @@ def authorize(
         trace.at("caller", found.id if found else "no grant named")
         proof = None if caller else callers.find(request)
         state = vault.lookup(digest=proof.key.digest if proof else b"", tag=found.id if found else "")
+        record = _recognise(record, request, vault=vault)
         if proof:
             caller = callers.identify(proof, state.key, client_ip=request.client_ip, now=now)
         record = record._replace(caller=str(caller or ""))
@@ -188,7 +189,6 @@ def authorize(
         record = record._replace(user=str(caller.user or "") if caller else "")
 
         trace.at("known", record.user or "no user token")
-        record = record._replace(secret=vault.recognise(request.head) or "")
         if record.secret:
             _refuse("secret_in_request")
 
@@ -359,6 +359,12 @@ def _begin(request: Request, *, now: float) -> Record:
         path=request.path.decode("latin-1"),
         client_ip=request.client_ip,
     )
+
+
+def _recognise(record: Record, request: Request, *, vault: Vault) -> Record:
+    """The record, which names the secret that the request holds a value of, and then nothing that the request says."""
+    held = vault.recognise(request.head)
+    return record._replace(secret=held, path="", reason="", context={}, trace_id="") if held else record
 
 
 def _authenticate(

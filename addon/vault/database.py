@@ -29,6 +29,10 @@ ERRORS: tuple[type[Exception], ...] = (sqlite3.Error, _stdlib.Error, UnicodeDeco
 """What the library raises; the last where the text of an error, or a name in it, comes from a damaged file."""
 
 
+class Unanswered(Fault):
+    """The vault cannot be read now, and may be later."""
+
+
 def engine() -> tuple[str, bool]:
     """The version of SQLite in use, and whether its write-ahead log is safe to use."""
     return sqlite3.sqlite_version, sqlite3.sqlite_version_info >= SAFE_WAL
@@ -230,8 +234,8 @@ def _check_file(path: Path) -> None:
 
 
 def query(database: Database, sql: str, values: dict[str, Any] | tuple[()]) -> list[tuple[Any, ...]]:
-    """Rows of one parameterised statement, read now. Raises Fault when the vault cannot answer."""
+    """Rows of one parameterised statement, read now. Raises Unanswered, which is a Fault."""
     try:
         return database.conn.execute(sql, values).fetchall()
     except ERRORS as error:
-        raise Fault("vault_unavailable", type(error).__name__) from error
+        raise Unanswered("vault_unavailable", type(error).__name__) from error

@@ -22,7 +22,7 @@ from sqlite_utils import Database
 
 from addon.errors import Fault
 from addon.model import Head
-from addon.vault.database import query
+from addon.vault.database import Unanswered, query
 
 SHORTEST: Final = 16
 """The length in bytes from which a value is recognised: a shorter one may well be somebody's own word."""
@@ -68,6 +68,8 @@ class Known:
                 continue
             try:
                 kept[secret_id, version] = tuple(self._note(name, self._reveal(secret_id, version)))
+            except Unanswered:
+                raise
             except Fault:  # what does not open cannot have come from here
                 continue
         if kept.keys() == self._marks.keys():

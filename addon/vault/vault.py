@@ -150,8 +150,8 @@ class Vault:
         if self._keyring is None:
             return None
         if self._known_as_of != self._lookups.as_of:
-            self._known_as_of = self._lookups.as_of
             self._known.refresh()
+            self._known_as_of = self._lookups.as_of  # last, so that what failed is tried again
         return self._known.find(head)
 
     def texts_for(self, host: str, port: int) -> tuple[str, ...]:

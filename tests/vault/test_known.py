@@ -8,13 +8,17 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from addon.audit import entry
 from addon.binding import Binding
+from addon.callers import key
 from addon.errors import Fault
 from addon.model import Head
 from addon.pipeline import Refused, Untagged
-from addon.vault import Vault, known
+from addon.vault import Vault, known, lookup
+from addon.vault.database import Unanswered
 from addon.vault.keyring import Keyring
 from addon.vault.known import Known
+from tests.conftest import CANARY
 
 ONE, TWO = "sk_live_51Habcdefghijkl", "p4ss/w0rd+with==signs&more"
 BLANKS = "horse battery? staple"
@@ -192,10 +196,31 @@ def test_a_value_that_a_stranger_sends_is_refused_as_well(story):
     assert outcome.code == "secret_in_request"
 
 
-def test_a_vault_that_cannot_tell_is_a_fault(story, monkeypatch):
-    def fail(*_):
-        raise Fault("vault_unavailable")
+@pytest.mark.parametrize(
+    "what",
+    [
+        {"target": b"/bot" + CANARY.encode() + b"/send"},
+        {"headers": [(b"X-Alter-Reason", b"with " + CANARY.encode())]},
+        {"headers": [(b"X-Alter-Context", b'{"key":"' + CANARY.encode() + b'"}')]},
+    ],
+)
+def test_no_record_of_such_a_request_holds_the_value_whoever_sent_it(story, what):
+    for caller, code in (("billing", "secret_in_request"), (key.mint("app")[0], "caller_invalid")):
+        outcome = story.decide(caller=caller, **what)
+        assert (outcome.code, outcome.record.secret) == (code, "stripe")
+        assert CANARY not in repr(outcome.record) + entry.record(outcome.record).decode()
 
-    monkeypatch.setattr(known, "query", fail)
-    with pytest.raises(Fault, match="vault_unavailable"):
-        story.decide()
+
+@pytest.mark.parametrize("when", ["versions are listed", "a version is read"])
+def test_a_vault_that_cannot_tell_is_a_fault_until_it_can(story, monkeypatch, when):
+    def fail(*_):
+        raise Unanswered("vault_unavailable")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(*((known, "query", fail) if when == "versions are listed" else (lookup, "version", fail)))
+        for _ in range(2):
+            with pytest.raises(Fault, match="vault_unavailable"):
+                story.decide()
+    outcome = story.decide(grant=None, headers=[(b"X-Mine", story.canary.encode())])
+    assert isinstance(outcome, Refused)
+    assert outcome.code == "secret_in_request"
