@@ -12,6 +12,7 @@ A Permit is made only here and only after its record is durable, so an engine th
 send what was not decided and recorded. Whatever breaks becomes a Denial with 503.
 """
 
+import asyncio
 import contextlib
 import hashlib
 import time
@@ -23,7 +24,7 @@ from addon.audit.writer import Writer
 from addon.callers import KeySource
 from addon.complaints import complain
 from addon.consent import Shown
-from addon.errors import Fault, OperatorError, Refusal
+from addon.errors import Fault, Refusal
 from addon.load import Load
 from addon.model import Clock, Head, Outgoing, Record, Request
 from addon.network import port_allowed
@@ -42,6 +43,8 @@ from addon.websocket.watch import End, Watch
 
 _BODIES_IN_MEMORY, _BODIES_ON_DISK = 2, 16
 """How many bodies of the largest size one worker holds at a time; a single caller gets half of that room."""
+
+_TIDY_SECONDS = 60.0
 
 
 @dataclass(slots=True)
@@ -415,12 +418,14 @@ class Gate:
         except Fault as fault:  # counted too much rather than too little
             complain("a limit could not be given back", fault)
 
-    def tidy(self) -> None:
-        """Destroy what is stored beyond its time; to be asked for now and then. Nobody can use it in the meantime."""
-        try:
-            self._vault.destroy_expired(now=self._clock())
-        except (Fault, OperatorError) as error:
-            complain("versions whose grace is over could not be destroyed", error)
+    async def keep_tidy(self) -> None:
+        """Destroy what is stored beyond its time, every minute, until cancelled. Nobody can use it in the meantime."""
+        while True:
+            try:
+                self._vault.destroy_expired(now=self._clock())
+            except Exception as error:  # noqa: BLE001  whatever it is, it is tried again
+                complain("versions whose grace is over could not be destroyed", error)
+            await asyncio.sleep(_TIDY_SECONDS)
 
     def bound(self, host: str, port: int) -> bool:
         """Whether an active secret is bound to a destination. Raises Fault."""

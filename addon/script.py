@@ -71,12 +71,13 @@ class ScriptEgress:
             gate, _ = open_gate(settings, own=own)
         except OperatorError as error:
             raise exceptions.OptionsError(f"{error.message} ({error.hint})") from error
-        self._resolver = gate.resolver
+        self._gate = gate
         return Egress(gate)
 
     def running(self) -> None:
-        """The loop exists now: judge the addresses it resolves."""
-        self._resolver.install(asyncio.get_running_loop())
+        """The loop exists now: judge the addresses it resolves, and tidy up as long as it runs."""
+        self._gate.resolver.install(asyncio.get_running_loop())
+        self._tidying = asyncio.create_task(self._gate.keep_tidy())
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or self.__dict__.get("_egress") is None:

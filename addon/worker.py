@@ -12,17 +12,13 @@ import signal
 import socket
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from addon import logs, process
 from addon.errors import OperatorError
 from addon.settings import Settings
 
-if TYPE_CHECKING:
-    from addon.gate import Gate
-
 DRAIN_SECONDS = 30.0
-TIDY_SECONDS = 60.0
 
 
 def main() -> int:
@@ -56,7 +52,7 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
     loop.add_signal_handler(signal.SIGHUP, proxy.renew)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # blocked by the supervisor until somebody listens
     await loop.connect_read_pipe(lambda: _Lifeline(stop), sys.stdin)
-    tidying = asyncio.create_task(_tidy(proxy.gate))
+    tidying = asyncio.create_task(proxy.gate.keep_tidy())
     instance: ServerInstance[Any] = ServerInstance.make("regular", proxy.server)
     server = await asyncio.start_server(instance.handle_stream, sock=listener, backlog=1024)
     if settings.metrics:
@@ -77,12 +73,6 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
     with contextlib.suppress(asyncio.CancelledError):
         await running
     proxy.audit.close()
-
-
-async def _tidy(gate: "Gate") -> None:
-    while True:
-        gate.tidy()
-        await asyncio.sleep(TIDY_SECONDS)
 
 
 class _Lifeline(asyncio.Protocol):

@@ -107,6 +107,18 @@ def rewrite(script, text):
     os.utime(script, (newer, newer))
 
 
+def test_it_destroys_versions_whose_grace_is_over(seed, tmp_path):
+    vaultctl = seed.copy(tmp_path / "home")
+    script = tmp_path / "egress.py"
+    script.write_text("from addon import gate\n\ngate._TIDY_SECONDS = 0.1\n" + SCRIPT.read_text())
+    vaultctl.rotate("bearer", "--grace", "1s", token="sk_live_second")
+    proxy = Mitmdump(vaultctl.home, "--listen-host", "127.0.0.1", script=script)
+    try:
+        until(lambda: len(vaultctl.json("secret", "show", "bearer")["versions"]) == 1)
+    finally:
+        proxy.stop()
+
+
 @pytest.mark.parametrize("change", ["garbled", "emptied", "deleted"])
 def test_a_script_that_is_changed_while_it_runs_forwards_nothing_tagged(ask, local, script, mitmdump, change):
     text = SCRIPT.read_text()
