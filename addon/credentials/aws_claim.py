@@ -19,7 +19,7 @@ from addon.model import Headers
 
 REGION_SET: Final = "x-amz-region-set"
 
-_CREDENTIAL = r"[^/,]*/[0-9]{8}/(?:(?P<region>[^/,]+)/)?(?P<service>[^/,]+)/aws4_request"
+_CREDENTIAL = r"[^/,=]*/[0-9]{8}/(?:(?P<region>[^/,]+)/)?(?P<service>[^/,]+)/aws4_request"
 _IN_HEADER, _IN_QUERY = re.compile(f"Credential={_CREDENTIAL}"), re.compile(_CREDENTIAL)
 
 

@@ -28,7 +28,7 @@ SHORTEST: Final = 16
 """The length in bytes from which a value is recognised: a shorter one may well be somebody's own word."""
 
 _RUN = re.compile(rb"[A-Za-z0-9]{5,}")
-_BASIC = re.compile(rb"basic +((?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?)[ \t]*", re.IGNORECASE)
+_BASIC = re.compile(rb"basic ++((?:[A-Za-z0-9+/]{4})*+(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?)[ \t]*+", re.IGNORECASE)
 
 
 class _Mark(NamedTuple):

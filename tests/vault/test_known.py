@@ -90,6 +90,12 @@ def test_a_value_is_recognised_inside_basic_credentials(vault, pair, scheme):
     assert recognised(vault, head) == "one"
 
 
+@pytest.mark.parametrize("value", [b"Basic" + b" " * (1 << 20) + b"!", b"Basic " + b"A" * (1 << 20) + b"!"])
+def test_what_only_begins_like_basic_credentials_is_passed_over_at_any_length(vault, value):
+    """Going back over it again and again would take an hour."""
+    assert recognised(vault, Head("GET", b"/", ((b"Authorization", value),))) is None
+
+
 @pytest.mark.parametrize("almost", [ONE[:-1], ONE[1:], ONE.upper(), ONE[:-1] + "X", "51Habcdefghijkl", ONE[::-1]])
 def test_what_is_not_the_whole_value_is_not_recognised(vault, almost):
     assert recognised(vault, written("bearer", almost)) is None
