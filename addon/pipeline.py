@@ -192,7 +192,7 @@ def authorize(
         if record.secret:
             _refuse("secret_in_request")
 
-        trace.at("grant", "no value of the vault in it")
+        trace.at("grant", "no value of the vault in it" if vault.recognises else "not looked for: the proxy alone can")
         grant = state.grant if found else _session_grant(request, caller, vault=vault)
         if found is None and grant is None:
             return Untagged(record=record._replace(decision="untagged"), head=head)

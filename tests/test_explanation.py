@@ -1,5 +1,7 @@
 """Why a request would be authorized or refused: the same answer as the live one, and nothing opened for it."""
 
+from contextlib import closing
+
 import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
@@ -45,6 +47,14 @@ def test_every_step_of_a_yes_is_told(explained):
     ]  # fmt: skip
     assert {step.verdict for step in found.steps} == {"passed"}
     assert any("stripe version 1 for system:billing" in step.detail for step in found.steps)
+
+
+def test_without_the_private_key_it_does_not_claim_to_have_looked_for_values_of_the_vault(story):
+    request = attempt(story.grants["stripe"], url="https://api.stripe.test/v1", method="GET", client_ip="127.0.0.1")
+    with closing(Vault.connect(story.vault.home)) as keyless:
+        for vault, told in ((story.vault, "no value of the vault in it"), (keyless, "not looked for")):
+            found = explain(request, vault=vault, caller=CALLERS["billing"], now=story.now)
+            assert [step.detail.partition(":")[0] for step in found.steps if step.name == "known"] == [told]
 
 
 @pytest.mark.parametrize(

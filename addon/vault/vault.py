@@ -141,6 +141,11 @@ class Vault:
         """None if no active secret is bound there, else whether one of them allows private addresses. Raises Fault."""
         return lookup.bound(self.database, host, port)
 
+    @property
+    def recognises(self) -> bool:
+        """Whether `recognise` can tell: only with a private key."""
+        return self._keyring is not None
+
     def recognise(self, head: Head) -> str | None:
         """
         The name of a secret with a value that a request holds, or None; without a private key, always None. Raises Fault.
