@@ -82,6 +82,7 @@ class H1:
         if data and not self._silent:
             self.writer.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
             await self.writer.drain()
+            await asyncio.sleep(0)  # or the loop never hears that a TLS connection is lost
 
     async def end(self, trailers=()):
         if self._chunked:
