@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from addon import pipeline, policies, refusals, selfservice, supervision, tag
+from addon import hosts, pipeline, policies, refusals, selfservice, supervision, tag
 from addon.audit.writer import Writer
 from addon.callers import KeySource
 from addon.complaints import complain
@@ -116,6 +116,7 @@ class Gate:
         self._sessions = sessions
         self._announce = announce
         self._clock = clock
+        self._passthrough = frozenset(hosts.parse_pattern(text) for text in settings.passthrough)
         self._held = 0
         self._held_by: dict[str, int] = {}
         self.active = 0
@@ -132,19 +133,65 @@ class Gate:
         """Why a tunnel may not open, not yet recorded."""
         now = self._clock()
         refused = pipeline.admit(request, vault=self._vault, now=now)
-        if refused is None and not self._port_open(request.host, request.port):
+        code = self._refuse_tunnel(request.host, request.port) if refused is None else None
+        if code:
             record = Record(
-                id=request.id, at=now, phase="outcome", decision="refused", code="address_forbidden",
+                id=request.id, at=now, phase="outcome", decision="refused", code=code,
                 host=request.host, port=request.port, method="CONNECT", client_ip=request.client_ip,
             )  # fmt: skip
-            return Refused(record=record, code=record.code)
+            return Refused(record=record, code=code)
         return refused
+
+    def _refuse_tunnel(self, host: str, port: int) -> str | None:
+        if not self.port_open(host, port):
+            return "address_forbidden"
+        if self._contradicted(host, port):
+            return "passthrough_bound"
+        return "untagged" if self._settings.untagged != "pass" and self.passes(host, port, sni=None) else None
+
+    def _contradicted(self, host: str, port: int) -> bool:
+        return (host, port) in self._passthrough and self._vault.bound_host(host)
+
+    def passes(self, host: str, port: int, *, sni: str | None) -> bool:
+        """
+        Whether TLS to a destination goes through unread: no secret may be bound to it, nor to the name in its ClientHello.
+
+        What cannot be decided is intercepted, where each request is told.
+        """
+        if self._settings.intercept != "bound" and not self._passthrough:
+            return False
+        try:
+            names = {host} if sni is None else {host, hosts.normalize(sni)}
+            return all(self._passes(name, port) for name in names)
+        except (Fault, hosts.NotAName):
+            return False
+
+    def _passes(self, name: str, port: int) -> bool:
+        chosen = self._settings.intercept == "bound" or (name, port) in self._passthrough
+        return chosen and name != selfservice.HOST and not self._vault.bound_host(name)
+
+    async def pass_through(self, request: Request) -> Permit | None:
+        """The permit of a tunnel that `passes`, once it is on record. None: intercept it, and judge what comes."""
+        try:
+            if self._settings.untagged != "pass" or not self.port_open(request.host, request.port):
+                return None
+            record = pipeline.pass_through(request, vault=self._vault, now=self._clock())
+            if isinstance(record, Refused):
+                return None
+            await self._audit.record(record)
+        except Exception as error:  # noqa: BLE001  whatever it is, nothing passes unrecorded
+            complain("a tunnel could not be passed through", error)
+            return None
+        self.active += 1
+        return Permit(record, request.head, None, time.monotonic())
 
     async def enter(self, request: Request) -> Permit | Denial:
         """Decide about a request and make the record durable. A `local` one is then for `answer`, not for an upstream."""
         if request.host == selfservice.HOST:
             return await self._receive(request)
         try:
+            if self._contradicted(request.host, request.port):
+                return await self.refuse(request, "passthrough_bound")
             outcome = pipeline.authorize(
                 request, vault=self._vault, now=self._clock(), key_sets=self._key_sets, limits=self._limits
             )
@@ -386,14 +433,15 @@ class Gate:
         if self._settings.untagged != "pass":
             return "untagged"
         host, port = outcome.record.host, outcome.record.port
-        if not self._port_open(host, port):
+        if not self.port_open(host, port):
             return "address_forbidden"
         # A sealed binding opens a private host to its own secret only, not to whoever is on the tunnel.
         if self._vault.bound(host, port) and not await self.resolver.allows_untagged(host, port):
             return "address_forbidden"
         return None
 
-    def _port_open(self, host: str, port: int) -> bool:
+    def port_open(self, host: str, port: int) -> bool:
+        """Whether a tunnel may lead to a port. Raises Fault."""
         return port_allowed(port) or self.resolver.redirected(host, port) or self._vault.bound(host, port) is not None
 
     async def _deny(self, refused: Refused) -> Denial:

@@ -315,15 +315,22 @@ def recheck(authorized: Authorized, *, vault: Vault, now: float) -> None:
 
 def admit(request: Request, *, vault: Vault, now: float) -> Refused | None:
     """Whether a CONNECT may open a tunnel: a key that comes with it must be good; without one, requests bring theirs."""
+    outcome = pass_through(request, vault=vault, now=now)
+    return outcome if isinstance(outcome, Refused) else None
+
+
+def pass_through(request: Request, *, vault: Vault, now: float) -> Record | Refused:
+    """The record of a tunnel that nobody reads: who opened it, if a key says so, and where to. Raises Fault."""
+    record = _begin(request, now=now)
     try:
         proof = callers.find(request)
         if proof:
             state = vault.lookup(digest=proof.key.digest, tag="")
-            callers.identify(proof, state.key, client_ip=request.client_ip, now=now)
+            caller = callers.identify(proof, state.key, client_ip=request.client_ip, now=now)
+            record = record._replace(caller=str(caller))
     except Refusal as no:
-        record = _begin(request, now=now)._replace(phase="outcome", decision="refused", code=no.code)
-        return Refused(record=record, code=no.code)
-    return None
+        return Refused(record=record._replace(phase="outcome", decision="refused", code=no.code), code=no.code)
+    return record._replace(decision="passed")
 
 
 def _begin(request: Request, *, now: float) -> Record:

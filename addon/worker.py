@@ -14,7 +14,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from addon import process
+from addon import modes, process
 from addon.errors import OperatorError
 from addon.settings import Settings
 
@@ -54,7 +54,7 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
         loop.add_signal_handler(signum, stop.set)
     await loop.connect_read_pipe(lambda: _Lifeline(stop), sys.stdin)
     tidying = asyncio.create_task(_tidy(proxy.gate))
-    instance: ServerInstance[Any] = ServerInstance.make("regular", proxy.server)
+    instance: ServerInstance[Any] = ServerInstance.make(modes.parse(settings.mode).spec, proxy.server)
     server = await asyncio.start_server(instance.handle_stream, sock=listener, backlog=1024)
     sys.stdout.write("ready\n")
     sys.stdout.flush()

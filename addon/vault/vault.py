@@ -135,6 +135,10 @@ class Vault:
         """None if no active secret is bound there, else whether one of them allows private addresses. Raises Fault."""
         return lookup.bound(self.database, host, port)
 
+    def bound_host(self, host: str) -> bool:
+        """Whether an active secret is bound to a host, on any port. Raises Fault."""
+        return lookup.bound_host(self.database, host)
+
     def recognise(self, head: Head) -> str | None:
         """
         The name of a secret with a value that a request holds, or None; without a private key, always None. Raises Fault.
