@@ -67,8 +67,12 @@ def parse(text: str) -> NextProxy:
     match = _URL.fullmatch(text)
     scheme, credentials, host, port_text = match.groups() if match else ("", None, "", None)
     port = int(port_text or {"http": 80, "https": 443}.get(scheme, 0))
-    host = host.strip("[]").lower()
-    if not 0 < port < 65536 or not (hosts.is_address(host) or hosts.fold(host) == host) or not host.isascii():
+    host = host.strip("[]")
+    try:
+        host = host if hosts.is_address(host) else hosts.normalize(host)
+    except hosts.NotAName:
+        port = 0
+    if not 0 < port < 65536:
         raise Usage("not the address of a proxy", hint="write it as http://HOST:PORT or https://HOST:PORT")
     authorization = ""
     if credentials is not None:

@@ -16,10 +16,18 @@ SECRET = VALUES["bearer"]["token"]
 UNBOUND = "api.unbound.test"
 
 
+@pytest.fixture(scope="module")
+def _bound(engine, seed, tmp_path_factory, _upstream, _evil, authority_file):
+    home = tmp_path_factory.mktemp(f"bound-{engine}") / "home"
+    options = ["--intercept", "bound", "--upstream-ca", authority_file, *routes(_upstream, _evil)]
+    with Stage.open(seed, home, *options, engine=engine) as stage:
+        yield stage
+
+
 @pytest.fixture
-def bound(launch, engine):
+def bound(_bound, upstream, evil):
     """A proxy that reads bound hosts only."""
-    return launch("--intercept", "bound", engine=engine)
+    return _bound
 
 
 def direct(stage, authority_file, *, caller=..., **options):
@@ -33,9 +41,9 @@ def direct(stage, authority_file, *, caller=..., **options):
 
 
 def passed(stage, host=UNBOUND):
-    """The records of a tunnel that went through unread, once it is over."""
-    rows = [row for row in stage.records(host=host) if row["method"] == "CONNECT"]
-    intent = next(row for row in rows if row["phase"] == "intent")
+    """The records of the newest tunnel that went through unread, once it is over."""
+    rows = [row for row in stage.records(host=host) if (row["method"], row["phase"]) == ("CONNECT", "intent")]
+    intent = max(rows, key=lambda row: row["at"])
     return intent, stage.audit(intent["id"])
 
 
@@ -87,7 +95,8 @@ def test_a_tunnel_that_nobody_reads_is_opaque(bound, upstream, authority_file):
     assert upstream.last.values("authorization") == []
 
 
-def test_a_host_is_read_from_the_moment_a_secret_is_bound_to_it(bound, upstream, authority_file):
+def test_a_host_is_read_from_the_moment_a_secret_is_bound_to_it(launch, engine, upstream, authority_file):
+    bound = launch("--intercept", "bound", engine=engine)
     with direct(bound, authority_file) as client:
         assert client.get(f"https://{UNBOUND}/echo").status_code == 200
     bound.vaultctl.secret("new", "--kind", "bearer", "--host", f"{UNBOUND}:8443", token="new")
@@ -157,6 +166,7 @@ def test_nothing_passes_unrecorded(bound, upstream, authority_file):
     with bound.wire() as wire:
         wire.tunnel(UNBOUND)  # with us, and not with the upstream
         refusal(wire.ask(f"GET /echo HTTP/1.1\r\nHost: {UNBOUND}\r\n\r\n"), "audit_unavailable", status=503)
+    resource.prlimit(worker, resource.RLIMIT_FSIZE, limits)
     assert not upstream.connections()
 
 

@@ -1,13 +1,15 @@
 """`--upstream-proxy`: every connection goes through the next proxy, and nothing else about a request changes."""
 
+import socket
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from addon.next_proxy import VARIABLE
 from tests.e2e.next_proxy import NextProxy
-from tests.e2e.product import start
-from tests.e2e.stage import HOSTS, VALUES, refusal
+from tests.e2e.product import environment, start
+from tests.e2e.stage import HOSTS, VALUES, Stage, refusal
 
 API = HOSTS["bearer"]
 SECRET = VALUES["bearer"]["token"]
@@ -131,27 +133,73 @@ def test_a_proxy_over_tls_is_proved_too(launch, engine, upstream, authority):
         assert not proxy.heads
 
 
+@pytest.fixture(scope="module")
+def _asked_of_nobody(engine, seed, tmp_path_factory, authority_file):
+    home = tmp_path_factory.mktemp(f"chained-{engine}") / "home"
+    with NextProxy({}) as proxy:
+        options = ["--upstream-proxy", f"http://127.0.0.1:{proxy.port}", "--upstream-ca", authority_file]
+        with Stage.open(seed, home, *options, engine=engine) as stage:
+            yield stage, proxy
+
+
+@pytest.fixture
+def unasked(_asked_of_nobody):
+    """A stage whose next proxy is asked for nothing."""
+    stage, proxy = _asked_of_nobody
+    yield stage
+    assert not proxy.heads
+
+
 @pytest.mark.parametrize(
     "host", ["localhost", "printer", "db.internal", "nas.local", "router.home.arpa", "127.1", "0x7f000001"]
 )
-def test_names_that_are_local_by_their_form_are_not_asked_for(chained, host):
-    with NextProxy({}) as proxy:
-        stage = chained(proxy)
-        with stage.wire() as wire:
-            answer = wire.ask(f"GET http://{host}/ HTTP/1.1\r\nHost: {host}\r\n\r\n")
-        assert (answer.status, answer.code) in {(403, "address_forbidden"), (400, "header_forbidden")}
-        assert not proxy.heads
+def test_names_that_are_local_by_their_form_are_not_asked_for(unasked, host):
+    with unasked.wire() as wire:
+        answer = wire.ask(f"GET http://{host}/ HTTP/1.1\r\nHost: {host}\r\n\r\n")
+    assert (answer.status, answer.code) in {(403, "address_forbidden"), (400, "header_forbidden")}
+    with unasked.wire() as wire:
+        opened = wire.connect(f"{host}:443")
+        if opened.status == 200:
+            wire.encrypt(host)
+            opened = wire.ask(f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")
+    assert (opened.status, opened.code) in {(403, "address_forbidden"), (400, "header_forbidden")}
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "10.0.0.1", "169.254.169.254", "[::1]", "[::ffff:10.0.0.1]"])
-def test_the_rules_on_addresses_hold(chained, address):
-    with NextProxy({}) as proxy:
-        stage = chained(proxy)
-        with stage.wire() as wire:
-            refusal(
-                wire.ask(f"GET http://{address}/ HTTP/1.1\r\nHost: {address}\r\n\r\n"), "address_forbidden", status=403
-            )
-        assert not proxy.heads
+def test_the_rules_on_addresses_hold(unasked, address):
+    with unasked.wire() as wire:
+        answer = wire.ask(f"GET http://{address}/ HTTP/1.1\r\nHost: {address}\r\n\r\n")
+    refusal(answer, "address_forbidden", status=403)
+
+
+def test_an_address_that_may_be_reached_is_asked_for(chained, upstream):
+    with NextProxy({("192.0.2.7", 80): upstream.plain_port, ("[2001:db8::7]", 80): upstream.plain_port}) as proxy:
+        stage = chained(proxy, "--allow-private", "192.0.2.0/24", "--allow-private", "2001:db8::/32")
+        for address in ("192.0.2.7", "[2001:db8::7]"):
+            with stage.wire() as wire:
+                assert wire.ask(f"GET http://{address}/echo HTTP/1.1\r\nHost: {address}\r\n\r\n").status == 200
+        assert proxy.lines == ["CONNECT 192.0.2.7:80 HTTP/1.1", "CONNECT [2001:db8::7]:80 HTTP/1.1"]
+
+
+def test_what_passes_unread_goes_through_it_as_well(chained, upstream, authority_file):
+    with NextProxy(leads_to(upstream)) as proxy:
+        stage = chained(proxy, "--intercept", "bound")
+        done = subprocess.run(
+            ["curl", "-sS", "-f", "--proxy", stage.proxy.url(), "--cacert", authority_file, "https://api.unbound.test/echo"],
+            capture_output=True, timeout=30, check=False, env=environment(),
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert proxy.lines == ["CONNECT api.unbound.test:443 HTTP/1.1"]
+
+
+def test_it_does_not_lead_back_to_us(launch, engine, upstream):
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    stage = launch(
+        "--listen", f"127.0.0.1:{port}", "--upstream-proxy", f"http://localhost:{port}", engine=engine, leads_to=()
+    )
+    with stage.client() as client:
+        refusal(client.get(f"https://{API}/", headers=stage.tag()), "upstream_unreachable", status=502)
 
 
 def test_a_local_name_is_asked_for_under_a_private_binding_alone(chained, upstream):
