@@ -8,6 +8,7 @@ How apps reach the proxy (`--mode`).
 
 import ipaddress
 import re
+import sys
 from dataclasses import dataclass
 
 from addon import hosts, network
@@ -32,6 +33,8 @@ class Mode:
 
 def parse(text: str) -> Mode:
     """Raises Usage."""
+    if text == "transparent" and sys.platform != "linux":
+        raise Usage("transparent mode is for Linux alone", hint="use --mode regular or reverse:https://HOST here")
     if text in {"regular", "transparent"}:
         return Mode(text)
     match = _REVERSE.fullmatch(text)

@@ -59,7 +59,8 @@ class Network:
             run("ip", "-n", space, "addr", "add", f"{address}/{bits}", "dev", link, *nodad)
             run("ip", "-n", space, "link", "set", link, "up")
             run("ip", "-n", space, "link", "set", "lo", "up")
-        run("ip", "-n", self.app, f"-{self.family}", "route", "add", "default", "via", self.address)
+        for space, via in ((self.app, self.address), (self.gateway, peer)):
+            run("ip", "-n", space, f"-{self.family}", "route", "add", "default", "via", via)
         self._etc.mkdir(parents=True)
         (self._etc / "hosts").write_text("".join(f"{self.nowhere} {name}\n" for name in self.names))
 
@@ -78,6 +79,12 @@ class Network:
         self._nat("-F")
         self._nat("-A", "PREROUTING", "-i", "inside", "-p", "tcp", "-j", "REDIRECT", "--to-ports", str(port))
 
+    def redirect_user(self, user, port):
+        """Every TCP connection of a user in the gateway itself arrives at `port` of its loopback."""
+        self._nat("-F")
+        owner = ["-m", "owner", "--uid-owner", str(user)]
+        self._nat("-A", "OUTPUT", "-p", "tcp", *owner, "-j", "REDIRECT", "--to-ports", str(port))
+
     def _nat(self, *rule):
         tool = "iptables" if self.family == 4 else "ip6tables"
         run("ip", "netns", "exec", self.gateway, tool, "-t", "nat", *rule)
@@ -95,10 +102,11 @@ class Network:
         thread.join(30)
         return results[0]
 
-    def execute(self, *command, **options):
-        """Run a program as the app."""
+    def execute(self, *command, space=None, user=0, **options):
+        """Run a program as the app, or as another user in another namespace."""
+        become = ["setpriv", f"--reuid={user}", "--clear-groups"] if user else []
         return subprocess.run(
-            ["ip", "netns", "exec", self.app, *map(str, command)],
+            ["ip", "netns", "exec", space or self.app, *become, *map(str, command)],
             capture_output=True, timeout=30, check=False, text=True, **options,
         )  # fmt: skip
 

@@ -56,6 +56,16 @@ def test_an_unbound_host_shows_its_own_certificate_and_is_on_record(bound, upstr
     assert outcome["duration_ms"] > 0
 
 
+def test_its_record_can_be_listed_and_explained(bound, upstream, authority_file):
+    with direct(bound, authority_file) as client:
+        assert client.get(f"https://{UNBOUND}/echo").status_code == 200
+    record = passed(bound)[1]
+    assert record["id"] in {row["id"] for row in bound.vaultctl.json("audit", "list")}
+    told = bound.vaultctl.json("audit", "explain", record["id"])
+    assert (told["decision"], told["recorded"]["decision"]) == ("passed", "passed")
+    assert bound.vaultctl.json("audit", "verify")["ok"]
+
+
 def test_http2_passes_as_well(bound, upstream, authority_file):
     with direct(bound, authority_file, http2=True) as client:
         assert client.get(f"https://{UNBOUND}/echo").http_version == "HTTP/2"

@@ -53,9 +53,10 @@ def inside(_inside):
 class Gateway(Proxy):
     """A proxy in the gateway's namespace, at the end of its redirection."""
 
-    def __init__(self, network, home, *options):
+    def __init__(self, network, home, *options, at=None):
         self.control, self.network = Control(home), network
-        address = f"[{network.address}]" if network.family == 6 else network.address
+        address = at or network.address
+        address = f"[{address}]" if network.family == 6 else address
         command = ["ip", "netns", "exec", network.gateway, PROGRAMS / "alter-egress", "--home", home]
         command += ["--mode", "transparent", "--listen", f"{address}:0", "--workers", "1", *options]
         sign = re.compile(rf"alter-egress ready on (http://{re.escape(address)}:(\d+)) ")
@@ -275,6 +276,23 @@ def test_what_is_not_bound_may_pass_unread(network, engine, seed, tmp_path_facto
             assert time.monotonic() < deadline
     assert [(row["decision"], row["code"]) for row in rows] == [("passed", "")]
     assert inside.last.values("authorization") == [f"Bearer {SECRET}"]
+
+
+def test_apps_of_one_user_on_the_same_machine(network, engine, seed, tmp_path_factory, inside, authority_file):
+    """The proxy's own connections are another user's, and so are not redirected."""
+    control = seed.copy(tmp_path_factory.mktemp("local") / "home")
+    nobody, loopback = 65534, {4: "127.0.0.1", 6: "::1"}[network.family]
+    proxy = Gateway(
+        network, control.home, "--engine", engine, "--upstream-ca", authority_file, *routes(inside), at=loopback
+    )
+    with Stage(engine, control, proxy, seed.key, seed.grants, seed.cast) as stage:
+        network.redirect_user(nobody, proxy.port)
+        tag = ["-H", f"X-Alter-Key: {stage.key}", "-H", f"X-Alter-Grant: {stage.grants['bearer']}"]
+        where = f"{API}:443:{network.nowhere if network.family == 4 else f'[{network.nowhere}]'}"
+        curl = ["curl", "-sS", "-f", "-k", "--max-time", "10", "--resolve", where, *tag, f"https://{API}/echo"]
+        done = network.execute(*curl, space=network.gateway, user=nobody, env=environment())
+        assert done.returncode == 0, done.stderr
+        assert inside.last.values("authorization") == [f"Bearer {SECRET}"]
 
 
 @pytest.mark.parametrize(
