@@ -18,12 +18,13 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from addon import hosts, pipeline, policies, refusals, selfservice, supervision, tag
+from addon import pipeline, policies, refusals, selfservice, supervision, tag
 from addon.audit.writer import Writer
 from addon.callers import KeySource
 from addon.complaints import complain
 from addon.consent import Shown
 from addon.errors import Fault, OperatorError, Refusal
+from addon.interception import Interception
 from addon.model import Clock, Head, Outgoing, Record, Request
 from addon.network import port_allowed
 from addon.pipeline import Authorized, Local, Refused, Untagged
@@ -116,7 +117,7 @@ class Gate:
         self._sessions = sessions
         self._announce = announce
         self._clock = clock
-        self._passthrough = frozenset(hosts.parse_pattern(text) for text in settings.passthrough)
+        self.interception = Interception(settings, vault=vault)
         self._held = 0
         self._held_by: dict[str, int] = {}
         self.active = 0
@@ -145,33 +146,13 @@ class Gate:
     def _refuse_tunnel(self, host: str, port: int) -> str | None:
         if not self.port_open(host, port):
             return "address_forbidden"
-        if self._contradicted(host, port):
+        if self.interception.contradicted(host, port):
             return "passthrough_bound"
-        return "untagged" if self._settings.untagged != "pass" and self.passes(host, port, sni=None) else None
-
-    def _contradicted(self, host: str, port: int) -> bool:
-        return (host, port) in self._passthrough and self._vault.bound_host(host)
-
-    def passes(self, host: str, port: int, *, sni: str | None) -> bool:
-        """
-        Whether TLS to a destination goes through unread: no secret may be bound to it, nor to the name in its ClientHello.
-
-        What cannot be decided is intercepted, where each request is told.
-        """
-        if self._settings.intercept != "bound" and not self._passthrough:
-            return False
-        try:
-            names = {host} if sni is None else {host, hosts.normalize(sni)}
-            return all(self._passes(name, port) for name in names)
-        except (Fault, hosts.NotAName):
-            return False
-
-    def _passes(self, name: str, port: int) -> bool:
-        chosen = self._settings.intercept == "bound" or (name, port) in self._passthrough
-        return chosen and name != selfservice.HOST and not self._vault.bound_host(name)
+        opaque = self._settings.untagged != "pass" and self.interception.passes(host, port, sni=None)
+        return "untagged" if opaque else None
 
     async def pass_through(self, request: Request) -> Permit | None:
-        """The permit of a tunnel that `passes`, once it is on record. None: intercept it, and judge what comes."""
+        """The permit of a tunnel that `interception` lets pass, once it is on record. None: read it, and judge what comes."""
         try:
             if self._settings.untagged != "pass" or not self.port_open(request.host, request.port):
                 return None
@@ -190,7 +171,7 @@ class Gate:
         if request.host == selfservice.HOST:
             return await self._receive(request)
         try:
-            if self._contradicted(request.host, request.port):
+            if self.interception.contradicted(request.host, request.port):
                 return await self.refuse(request, "passthrough_bound")
             outcome = pipeline.authorize(
                 request, vault=self._vault, now=self._clock(), key_sets=self._key_sets, limits=self._limits

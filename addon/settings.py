@@ -13,6 +13,14 @@ from addon.next_proxy import NextProxy
 
 MEBIBYTE = 1 << 20
 
+_CHOICES = {
+    "untagged": ("a choice for untagged traffic", ("pass", "deny")),
+    "engine": ("an engine", ("auto", "stock")),
+    "intercept": ("a choice of what to intercept", ("all", "bound")),
+    "redact": ("a choice of what to redact", ("used", "bound")),
+    "audit_durability": ("a durability", ("power", "process")),
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -50,16 +58,9 @@ class Settings:
         for text in self.passthrough:
             if hosts.parse_pattern(text)[0].startswith("*."):
                 raise Usage(f"not a single host: {text!r}", hint="name each host that is passed through")
-        if self.untagged not in {"pass", "deny"}:
-            raise Usage(f"not a choice for untagged traffic: {self.untagged!r}", hint="use pass or deny")
-        if self.engine not in {"auto", "stock"}:
-            raise Usage(f"not an engine: {self.engine!r}", hint="use auto or stock")
-        if self.redact not in {"used", "bound"}:
-            raise Usage(f"not a choice of what to redact: {self.redact!r}", hint="use used or bound")
-        if self.intercept not in {"all", "bound"}:
-            raise Usage(f"not a choice of what to intercept: {self.intercept!r}", hint="use all or bound")
-        if self.audit_durability not in {"power", "process"}:
-            raise Usage(f"not a durability: {self.audit_durability!r}", hint="use power or process")
+        for name, (what, choices) in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise Usage(f"not {what}: {getattr(self, name)!r}", hint=f"use {' or '.join(choices)}")
         if self.approval_webhook:
             webhook.check_url(self.approval_webhook)
         if self.upstream_ca and not Path(self.upstream_ca).is_file():

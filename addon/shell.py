@@ -70,7 +70,7 @@ class Egress:
             with contextlib.suppress(hosts.NotAName):
                 server.address = (hosts.normalize(client.sni or ""), server.address[1])
         host, port = hosts.fold(server.address[0]), server.address[1]
-        if self._gate.passes(host, port, sni=client.sni):
+        if self._gate.interception.passes(host, port, sni=client.sni):
             return self._pass(data, host, port)
         self._intercept(data, host)
         return None

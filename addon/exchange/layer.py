@@ -177,7 +177,7 @@ class ConnectLayer(layer.Layer):
         """Whether the client can speak HTTP/1.1, and not past us."""
         if found.alpn and b"http/1.1" not in found.alpn:
             return False
-        return not self._engine.gate.passes(opening.host, opening.port, sni=found.sni)
+        return not self._engine.gate.interception.passes(opening.host, opening.port, sni=found.sni)
 
     def _take_over(self, sni: str | None) -> None:
         """From here on the client's bytes go to our stream; mitmproxy sees the connection end when we are done."""
