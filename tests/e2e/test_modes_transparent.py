@@ -216,7 +216,7 @@ def test_without_a_name_the_address_is_the_destination_and_nothing_is_bound_to_i
     with Redirected(stage, address=private) as wire:
         refusal(wire.tls(None).ask(get(stage, host, tag=False)), "address_forbidden", status=403)
     with Redirected(stage, address=private) as wire:
-        refusal(wire.tls(None).ask(get(stage, host)), "destination_not_bound", status=403, stage=stage)
+        refusal(wire.tls(None).ask(get(stage, host)), "authority_mismatch", status=403, stage=stage)
 
 
 def test_plain_http_gets_no_credential_and_reaches_no_private_address(stage, inside):
