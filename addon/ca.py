@@ -10,11 +10,13 @@ cheap, and `digitalSignature` among the key usages.
 
 import datetime as dt
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
@@ -31,6 +33,8 @@ client, into a yearly outage.
 
 BACKDATED = dt.timedelta(days=2)
 """As far as mitmproxy backdates its leaves: clients with a slow clock accept both or neither."""
+
+_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,29 @@ def mint(*, now: float, constrain: Sequence[str] = ()) -> Authority:
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     return Authority(key_pem + cert_pem, cert_pem)
+
+
+def check(key_and_cert_pem: bytes, *, now: float) -> None:
+    """Raises Corrupt unless these are one authority's EC key and certificate, and it can sign at `now`."""
+    try:
+        key = serialization.load_pem_private_key(key_and_cert_pem, password=None)
+        certificate = x509.load_pem_x509_certificate(key_and_cert_pem)
+        signs = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+        sound = signs and isinstance(key, ec.EllipticCurvePrivateKey) and key.public_key() == certificate.public_key()
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.ExtensionNotFound, x509.DuplicateExtension):
+        sound = False
+    # Outside of the handler: what a parser says of a key file may quote it.
+    if not sound:
+        raise Corrupt(
+            "the local CA is damaged", hint="put its folder back from a copy, or make a new one: vaultctl ca init"
+        )
+    if not certificate.not_valid_before_utc.timestamp() <= now < certificate.not_valid_after_utc.timestamp():
+        raise Corrupt("the local CA is not valid now", hint="check the clock, or make a new one: vaultctl ca rotate")
+
+
+def split(cert_pems: bytes) -> list[bytes]:
+    """The certificates in a PEM file, one by one, as written."""
+    return [found + b"\n" for found in _CERTIFICATE.findall(cert_pems)]
 
 
 def describe(cert_pem: bytes) -> dict[str, Any]:

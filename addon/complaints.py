@@ -14,6 +14,11 @@ logger = logging.getLogger("alter-egress")
 _last: dict[str, tuple[float, int]] = {}
 
 
+def tell(what: str) -> None:
+    """Log that something was done that the operator asked for."""
+    logger.warning("%s", what)
+
+
 def complain(what: str, error: BaseException | None = None) -> None:
     """Log a cause at once, and again at most every ten seconds, with how often it came up in between."""
     cause = what if error is None else f"{what}: {type(error).__name__}"

@@ -4,6 +4,7 @@ from mitmproxy import http
 
 from addon import hosts
 from addon.exchange import heads
+from addon.hardening.local import SCHEME
 from addon.model import Head, Proof, Request
 
 
@@ -29,26 +30,28 @@ def read(flow: http.HTTPFlow, *, request_id: str, tunnel_key: Proof | None) -> R
         sni=client.sni if client.tls_established else None,
         client_ip=str(client.peername[0]) if client.peername else "",
         tunnel_key=tunnel_key,
+        connection=client.id,
+        absolute_scheme=None if connect else flow.metadata.get(SCHEME, "").lower() or None,
     )
 
 
-def well_formed(flow: http.HTTPFlow) -> bool:
+def fault(flow: http.HTTPFlow) -> str:
     """
-    Whether an HTTP/1.1 head is one to the letter.
+    The code to refuse an HTTP/1.1 head with that is none to the letter, or "".
 
     mitmproxy takes versions that do not exist, lengths without a limit, and codings that others would not take for
     `chunked`, and sends them on.
     """
     request = flow.request
     if flow.client_conn.alpn == b"h2":
-        return True
+        return ""
     try:
         heads.check_request(
             request.data.method, request.data.path, version=request.data.http_version, headers=request.headers.fields
         )
-    except heads.Malformed:
-        return False
-    return True
+    except heads.Malformed as problem:
+        return problem.code
+    return ""
 
 
 def write(flow: http.HTTPFlow, head: Head, *, authority: str = "") -> None:

@@ -25,6 +25,7 @@ from addon.complaints import complain
 from addon.consent import Shown
 from addon.errors import Fault, OperatorError, Refusal
 from addon.interception import Interception
+from addon.load import Load
 from addon.model import Clock, Head, Outgoing, Record, Request
 from addon.network import port_allowed
 from addon.pipeline import Authorized, Local, Refused, Untagged
@@ -36,6 +37,7 @@ from addon.sessions import Sessions
 from addon.settings import Settings
 from addon.vault import Vault
 from addon.vault.approvals import Approval, Subject
+from addon.vault.keyring import Keyring
 from addon.vault.ledger import Ledger
 
 _BODIES_IN_MEMORY, _BODIES_ON_DISK = 2, 16
@@ -47,8 +49,8 @@ class Permit:
     """
     A decided and recorded request. `clean` is its head without anything of ours and without the credential.
 
-    `screen` stands before the response from the moment that a credential is released. `examined` is the SHA-256 of the body
-    that policies have let pass: no other may go out.
+    `who` it counts for in the load. `screen` stands before the response from the moment that a credential is released.
+    `examined` is the SHA-256 of the body that policies have let pass: no other may go out.
     """
 
     record: Record
@@ -56,6 +58,7 @@ class Permit:
     authorized: Authorized | None
     started: float
     local: Local | None = None
+    who: str = ""
     held: int = 0
     code: str = ""
     released: bool = False
@@ -105,6 +108,7 @@ class Gate:
         limits: Ledger,
         sessions: Sessions,
         announce: Callable[[Approval], None] = lambda _: None,
+        load: Load | None = None,
         clock: Clock = time.time,
     ) -> None:
         self._settings = settings
@@ -116,14 +120,19 @@ class Gate:
         self._limits = limits
         self._sessions = sessions
         self._announce = announce
+        self.load = load or Load()
         self._clock = clock
         self.interception = Interception(settings, vault=vault)
         self._held = 0
         self._held_by: dict[str, int] = {}
         self.active = 0
 
+    def take(self, keyring: Keyring) -> None:
+        """Open values with these keys from now on. Raises Locked, keeping those there are, if they do not fit."""
+        self._vault.take(keyring)
+
     async def admit(self, request: Request) -> Denial | None:
-        """A tunnel opens unless it brings a bad key, or leads to a port that never speaks TLS or HTTP."""
+        """A tunnel opens unless it brings a bad key or one with too many, or leads to a port that never speaks TLS or HTTP."""
         try:
             refused = self.judge_tunnel(request)
             return None if refused is None else await self._deny(refused)
@@ -133,15 +142,19 @@ class Gate:
     def judge_tunnel(self, request: Request) -> Refused | None:
         """Why a tunnel may not open, not yet recorded."""
         now = self._clock()
-        refused = pipeline.admit(request, vault=self._vault, now=now)
-        code = self._refuse_tunnel(request.host, request.port) if refused is None else None
+        caller = pipeline.admit(request, vault=self._vault, now=now)
+        if isinstance(caller, Refused):
+            return caller
+        record = Record(
+            id=request.id, at=now, phase="outcome", decision="refused", caller=str(caller or ""),
+            host=request.host, port=request.port, method="CONNECT", client_ip=request.client_ip,
+        )  # fmt: skip
+        code = self._refuse_tunnel(request.host, request.port)
         if code:
-            record = Record(
-                id=request.id, at=now, phase="outcome", decision="refused", code=code,
-                host=request.host, port=request.port, method="CONNECT", client_ip=request.client_ip,
-            )  # fmt: skip
-            return Refused(record=record, code=code)
-        return refused
+            return _refused(record, code)
+        if caller and not self.load.claim(request.connection, str(caller)):
+            return _refused(record, "concurrency_exceeded")
+        return None
 
     def _refuse_tunnel(self, host: str, port: int) -> str | None:
         if not self.port_open(host, port):
@@ -156,9 +169,14 @@ class Gate:
         try:
             if self._settings.untagged != "pass" or not self.port_open(request.host, request.port):
                 return None
-            record = pipeline.pass_through(request, vault=self._vault, now=self._clock())
-            if isinstance(record, Refused):
+            now = self._clock()
+            caller = pipeline.admit(request, vault=self._vault, now=now)
+            if isinstance(caller, Refused):
                 return None
+            record = Record(
+                id=request.id, at=now, phase="intent", decision="passed", caller=str(caller or ""),
+                host=request.host, port=request.port, method="CONNECT", client_ip=request.client_ip,
+            )  # fmt: skip
             await self._audit.record(record)
         except Exception as error:  # noqa: BLE001  whatever it is, nothing passes unrecorded
             complain("a tunnel could not be passed through", error)
@@ -166,7 +184,7 @@ class Gate:
         self.active += 1
         return Permit(record, request.head, None, time.monotonic())
 
-    async def enter(self, request: Request) -> Permit | Denial:
+    async def enter(self, request: Request) -> Permit | Denial:  # noqa: PLR0911  one for each end it can come to
         """Decide about a request and make the record durable. A `local` one is then for `answer`, not for an upstream."""
         if request.host == selfservice.HOST:
             return await self._receive(request)
@@ -179,24 +197,32 @@ class Gate:
             if isinstance(outcome, Untagged):
                 code = await self._refuse_untagged(outcome)
                 if code:
-                    outcome = Refused(
-                        record=outcome.record._replace(phase="outcome", decision="refused", code=code), code=code
-                    )
+                    outcome = _refused(outcome.record, code)
             if isinstance(outcome, Refused):
                 return await self._deny(outcome)
             authorized = outcome if isinstance(outcome, Authorized) else None
+            who = self._count_in(request, outcome.record)
+            if not who:
+                self._refund(authorized)
+                return await self._deny(_refused(outcome.record, "concurrency_exceeded"))
             try:
                 await self._audit.record(outcome.record)
             except BaseException:
+                self.load.end(who)
                 self._refund(authorized)
                 raise
         except Exception as error:  # noqa: BLE001  whatever it is, the request does not leave
             return self._fault(request, error)
         self.active += 1
-        permit = Permit(outcome.record, outcome.head, authorized, time.monotonic())
+        permit = Permit(outcome.record, outcome.head, authorized, time.monotonic(), who=who)
         if authorized and self._sessions.concern(authorized.grant):
             return await self._assume(permit, authorized)
         return permit
+
+    def _count_in(self, request: Request, record: Record) -> str:
+        """Who the request and its connection count for now; empty if that is one too many."""
+        who = record.caller or f"address {request.client_ip}"
+        return who if self.load.claim(request.connection, who) and self.load.begin(who) else ""
 
     async def _assume(self, permit: Permit, authorized: Authorized) -> Permit | Denial:
         """The permit, once there is a session of the role that the secret is used through."""
@@ -213,11 +239,18 @@ class Gate:
             local = pipeline.receive(request, vault=self._vault, now=self._clock(), key_sets=self._key_sets)
             if isinstance(local, Refused):
                 return await self._deny(local)
-            await self._audit.record(local.record)
+            who = self._count_in(request, local.record)
+            if not who:
+                return await self._deny(_refused(local.record, "concurrency_exceeded"))
+            try:
+                await self._audit.record(local.record)
+            except BaseException:
+                self.load.end(who)
+                raise
         except Exception as error:  # noqa: BLE001  whatever it is, nothing is answered but that
             return self._fault(request, error)
         self.active += 1
-        return Permit(local.record, tag.strip(request.head), None, time.monotonic(), local=local)
+        return Permit(local.record, tag.strip(request.head), None, time.monotonic(), local=local, who=who)
 
     def answer(self, permit: Permit, local: Local, body: bytes) -> Denial:
         """What the proxy itself answers to a `local` request, now that its body is here."""
@@ -359,6 +392,7 @@ class Gate:
             return
         permit.over = True
         self.active -= 1
+        self.load.end(permit.who)
         self._give_back(permit)
         if not permit.released:
             self._refund(permit.authorized)
@@ -455,3 +489,8 @@ class Gate:
         with contextlib.suppress(Exception):  # the answer matters more
             self._audit.post(record)
         return Denial(answer)
+
+
+def _refused(record: Record, code: str) -> Refused:
+    record = record._replace(phase="outcome", decision="refused", code=code)
+    return Refused(record=record, code=code, retry_after=1 if code == "concurrency_exceeded" else None)

@@ -12,7 +12,7 @@ import certifi
 from mitmproxy import master, options
 from mitmproxy.addons import core, next_layer, proxyserver, tlsconfig
 
-from addon import files, hardening, modes, network, next_proxy, webhook
+from addon import files, hardening, load, modes, network, next_proxy, process, webhook
 from addon.audit.writer import Writer
 from addon.callers.key_sets import KeySets
 from addon.callers.web import Web
@@ -24,7 +24,9 @@ from addon.exchange.leaves import Leaves
 from addon.exchange.pool import Pool
 from addon.exchange.reverse import Reverse
 from addon.gate import Gate
+from addon.load import Load
 from addon.network import Rules
+from addon.renewal import CA_FILE, Renewal
 from addon.resolver import Resolver
 from addon.sessions import Sessions
 from addon.settings import Settings
@@ -37,8 +39,6 @@ from addon.vault.ledger import FILE as LEDGER
 from addon.vault.ledger import Ledger
 from addon.webhook import Webhook
 
-CA_FILE = "mitmproxy-ca.pem"
-
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
@@ -48,6 +48,7 @@ class Proxy:
     server: proxyserver.Proxyserver
     gate: Gate
     audit: Writer
+    renew: Renewal
 
 
 def open_gate(settings: Settings, *, own: tuple[str, int]) -> tuple[Gate, Writer]:
@@ -58,7 +59,7 @@ def open_gate(settings: Settings, *, own: tuple[str, int]) -> tuple[Gate, Writer
     vault.self_test()
     if sigv4.KIND.tag in vault.secrets.kinds():
         sigv4.load()
-    audit = Writer(home / "audit", durability=settings.audit_durability, clock=time.time)
+    audit = _writer(settings)(home / "audit", durability=settings.audit_durability, clock=time.time)
     ca_file, via = settings.upstream_ca or certifi.where(), settings.next_proxy
     resolver = Resolver(
         vault=vault,
@@ -81,8 +82,22 @@ def open_gate(settings: Settings, *, own: tuple[str, int]) -> tuple[Gate, Writer
         limits=limits,
         sessions=sessions,
         announce=open_webhook(settings),
+        load=Load(
+            connections=settings.max_connections_per_caller,
+            requests=settings.max_requests_per_caller,
+            strangers=load.STRANGERS,
+            total=min(load.TOTAL, process.count_connections()),
+        ),
     )
     return gate, audit
+
+
+def _writer(settings: Settings) -> type[Writer]:
+    if not settings.metrics:
+        return Writer
+    from addon.metrics import CountingWriter  # noqa: PLC0415  prometheus_client is for who wants it
+
+    return CountingWriter
 
 
 def open_webhook(settings: Settings) -> Callable[[Approval], None]:
@@ -121,22 +136,23 @@ def build(settings: Settings, *, own: tuple[str, int]) -> Proxy:
     host = master.Master(chosen)
     server = proxyserver.Proxyserver()
     host.addons.add(core.Core(), server)
-    mode = modes.parse(settings.mode)
+    mode, leaves = modes.parse(settings.mode), None
+    transparent = mode.name == "transparent"
     if mode.name == "reverse":
         host.addons.add(Reverse())
     elif settings.engine == "auto":
         pool = Pool(resolver=gate.resolver, ca_file=settings.upstream_ca or certifi.where())
         leaves = Leaves(files.read_private(folder / CA_FILE), clock=time.time)
-        redirected = mode.name == "transparent"
         host.addons.add(
-            FlatEngine(gate=gate, pool=pool, leaves=leaves, folder=Path(settings.home), redirected=redirected)
+            FlatEngine(gate=gate, pool=pool, leaves=leaves, folder=Path(settings.home), redirected=transparent)
         )
+    tls = tlsconfig.TlsConfig()
     # Ours comes after TlsConfig, which assigns what our tls_clienthello decides.
-    host.addons.add(next_layer.NextLayer(), tlsconfig.TlsConfig(), Egress(gate, transparent=mode.name == "transparent"))
+    host.addons.add(next_layer.NextLayer(), tls, Egress(gate, transparent=transparent))
     chosen.update(**fixed_options(folder, settings.upstream_ca))
     logging.getLogger().setLevel(logging.WARNING)
     host._legacy_log_events.uninstall()  # noqa: SLF001  formats every log line for consumers we do not have
-    return Proxy(host, server, gate, audit)
+    return Proxy(host, server, gate, audit, Renewal(folder, leaves=leaves, tls=tls, take_keys=gate.take))
 
 
 def fixed_options(confdir: Path, upstream_ca: str) -> dict[str, object]:

@@ -71,6 +71,7 @@ class Request(NamedTuple):
     `host` and `port` are where its bytes would go (the CONNECT authority, or the absolute form of a plain request);
     `host` is normalised (`hosts.normalize`). `authorities` are all the names the request itself claims, as sent: each
     `Host` header, `:authority`, the authority of an absolute form. `tunnel_key` is the key proved on CONNECT.
+    `connection` is the id of the connection it came on, in this process.
     """
 
     id: str
@@ -85,6 +86,7 @@ class Request(NamedTuple):
     client_ip: str
     tunnel_key: Proof | None = None
     absolute_scheme: str | None = None
+    connection: str = ""
 
     @property
     def head(self) -> Head:

@@ -265,7 +265,8 @@ def inject(
     """
     Steps 7 and 8: what to send. Raises Refusal, Fault.
 
-    `body_sha256` (hex) is given exactly when the plan needs it; `session` are temporary values, made of the stored ones.
+    `body_sha256` (hex) is given exactly when the plan needs it; `session` are temporary values, made of the stored ones;
+    the response must show neither of them.
     With `hides_bound`, the response must show no value of any secret that is bound to the destination, retired ones included.
     """
     grant = authorized.grant
@@ -273,6 +274,8 @@ def inject(
     values = vault.open(grant) if session is None else session
     redacts = "no-redact" not in binding.flags
     hidden = kind.hidden(values, binding=binding) if redacts else ()
+    if redacts and session is not None:
+        hidden += kind.hidden(vault.open(grant), binding=binding)
     if redacts and hides_bound:
         hidden = tuple({*hidden, *vault.texts_for(authorized.target.host, authorized.target.port)})
     whole = kind.sent or hides_bound
@@ -313,24 +316,17 @@ def recheck(authorized: Authorized, *, vault: Vault, now: float) -> None:
     _usable(vault.lookup(digest=b"", tag=authorized.grant.tag).grant, authorized.caller, now=now)
 
 
-def admit(request: Request, *, vault: Vault, now: float) -> Refused | None:
-    """Whether a CONNECT may open a tunnel: a key that comes with it must be good; without one, requests bring theirs."""
-    outcome = pass_through(request, vault=vault, now=now)
-    return outcome if isinstance(outcome, Refused) else None
-
-
-def pass_through(request: Request, *, vault: Vault, now: float) -> Record | Refused:
-    """The record of a tunnel that nobody reads: who opened it, if a key says so, and where to. Raises Fault."""
-    record = _begin(request, now=now)
+def admit(request: Request, *, vault: Vault, now: float) -> Refused | Caller | None:
+    """Who opens a tunnel: a key that comes with a CONNECT must be good; without one (None), requests bring theirs."""
     try:
         proof = callers.find(request)
-        if proof:
-            state = vault.lookup(digest=proof.key.digest, tag="")
-            caller = callers.identify(proof, state.key, client_ip=request.client_ip, now=now)
-            record = record._replace(caller=str(caller))
+        if proof is None:
+            return None
+        state = vault.lookup(digest=proof.key.digest, tag="")
+        return callers.identify(proof, state.key, client_ip=request.client_ip, now=now)
     except Refusal as no:
-        return Refused(record=record._replace(phase="outcome", decision="refused", code=no.code), code=no.code)
-    return record._replace(decision="passed")
+        record = _begin(request, now=now)._replace(phase="outcome", decision="refused", code=no.code)
+        return Refused(record=record, code=no.code)
 
 
 def _begin(request: Request, *, now: float) -> Record:

@@ -26,3 +26,9 @@ def raise_file_limit() -> None:
     """As many descriptors as the system lets us have: a tunnel needs two."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def count_connections() -> int:
+    """How many connections there are descriptors for, with an upstream each, and some to spare."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if soft == resource.RLIM_INFINITY else max((soft - 128) // 2, 1)

@@ -43,11 +43,12 @@ class ScriptEgress:
         loader.add_option("alter_untagged", str, "pass", "Requests without a grant: pass or deny.")
         untouched = {name for name in _fixed() if getattr(ctx.options, name) == ctx.options.default(name)}
         ctx.options.update(**{name: value for name, value in _fixed().items() if name in untouched})
-        if not ctx.options.listen_host:
-            ctx.options.update(listen_host="127.0.0.1")
 
     def configure(self, updated: set[str]) -> None:
         """Refuse what is unsafe, at start and whenever it changes. Raises OptionsError."""
+        if not ctx.options.listen_host:
+            # It listens already, on every address: mitmproxy loads its scripts after that, and does not move.
+            raise exceptions.OptionsError("alter-egress listens on loopback only: add --listen-host 127.0.0.1")
         for name in sorted(ctx.options.keys() - _FREE):
             if getattr(ctx.options, name) != _fixed().get(name, ctx.options.default(name)):
                 raise exceptions.OptionsError(

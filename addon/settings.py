@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from addon import hosts, modes, network, webhook
+from addon import hosts, load, logs, modes, network, webhook
 from addon.errors import Usage
 from addon.next_proxy import NextProxy
 
@@ -45,8 +45,12 @@ class Settings:
     upstream_proxy: str = field(default="", repr=False)
     max_signed_body: int = 64 * MEBIBYTE
     redact: str = "used"
+    max_connections_per_caller: int = load.CONNECTIONS
+    max_requests_per_caller: int = load.REQUESTS
     audit_durability: str = "power"
     approval_webhook: str = ""
+    metrics: str = ""
+    log_format: str = "text"
 
     def check(self) -> None:
         """Raises Usage for anything unsafe or impossible, with the mend."""
@@ -61,10 +65,22 @@ class Settings:
         for name, (what, choices) in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise Usage(f"not {what}: {getattr(self, name)!r}", hint=f"use {' or '.join(choices)}")
+        if not (0 < self.max_connections_per_caller <= load.TOTAL and 0 < self.max_requests_per_caller <= load.TOTAL):
+            raise Usage("not a number of connections or requests per caller", hint=f"use 1 to {load.TOTAL}")
+        self._check_watching()
         if self.approval_webhook:
             webhook.check_url(self.approval_webhook)
         if self.upstream_ca and not Path(self.upstream_ca).is_file():
             raise Usage(f"no CA bundle at {self.upstream_ca}", hint="give a PEM file with --upstream-ca")
+
+    def _check_watching(self) -> None:
+        if self.log_format not in logs.FORMS:
+            raise Usage(f"not a form of log lines: {self.log_format!r}", hint="use text or json")
+        if self.metrics and not ipaddress.ip_address(parse_listen(self.metrics)[0]).is_loopback:
+            raise Usage(
+                f"the metrics at {self.metrics} could be read from other machines",
+                hint="listen on 127.0.0.1 or ::1, and let a collector on this machine send them on",
+            )
 
     @property
     def next_proxy(self) -> NextProxy | None:

@@ -1,8 +1,8 @@
 """
 The mitmproxy hooks: read the flow, ask the gate, write the answer. Nothing is decided here.
 
-A request leaves only with a verdict in `flow.metadata`, which `hardening` demands after every hook: `pass` or `injected`,
-or `hold` (the body is needed first, and `request` injects). Anything else, any exception included, is refused.
+A request leaves only with a verdict in `flow.metadata`, which `hardening` demands after every hook: `pass`, `prove` (its
+upstream first, then the credential goes in), or `hold` (the body first). Anything else, any exception included, is refused.
 """
 
 import contextlib
@@ -19,6 +19,7 @@ from addon import callers, flows, hardening, hosts, responses, selfservice
 from addon.errors import Refusal
 from addon.gate import Denial, Gate, Permit
 from addon.hardening.local import LEAVING
+from addon.hardening.unjudged import Unjudged
 from addon.model import Proof, Request, Rewriter
 from addon.redaction import Passage, Screen
 from addon.refusals import Answer
@@ -34,13 +35,9 @@ class Egress:
         self._transparent = transparent
         self._tunnel_keys: dict[str, Proof] = {}
         self._passed: dict[str, Permit] = {}
+        self._open: dict[str, dict[str, Permit]] = {}
 
     # ── tunnels ──────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def client_connected(self, client: connection.Client) -> None:
-        """Only what was redirected here is served transparently, and whoever connects to us was not."""
-        if self._transparent and self._gate.resolver.is_own(*client.sockname[:2]):
-            client.error = "not redirected"
 
     async def http_connect(self, flow: http.HTTPFlow) -> None:
         """A key that comes with a CONNECT holds for its tunnel."""
@@ -53,12 +50,29 @@ class Egress:
         if keys:
             self._tunnel_keys[flow.client_conn.id] = callers.parse_basic(keys[0])
 
+    def client_connected(self, client: connection.Client) -> None:
+        """
+        Whoever has waited longest without proving anything gives way when there are too many.
+
+        Only what was redirected here is served transparently, and whoever connects to us was not.
+        """
+        gives_way = self._gate.load.arrive(client.id, address=str(client.peername[0]))
+        if gives_way == client.id:
+            client.error = "refused"
+        elif gives_way is not None:
+            hardening.hang_up(gives_way)
+        if self._transparent and self._gate.resolver.is_own(*client.sockname[:2]):
+            client.error = "not redirected"
+
     def client_disconnected(self, client: connection.Client) -> None:
-        """A key proved on CONNECT lives as long as its connection."""
+        """A key proved on CONNECT lives as long as its connection, and so does what was begun on it."""
         self._tunnel_keys.pop(client.id, None)
         permit = self._passed.pop(client.id, None)
         if permit is not None:
             self._gate.leave(permit, status=None)
+        self._gate.load.depart(client.id)
+        for permit in self._open.pop(client.id, {}).values():
+            self._gate.leave(permit, status=None, code="interrupted")  # it broke where no hook tells
 
     def tls_clienthello(self, data: tls.ClientHelloData) -> Coroutine[Any, Any, None] | None:
         """Let through what nobody reads, and intercept the rest."""
@@ -131,6 +145,15 @@ class Egress:
         if permit is not None:
             self._gate.abandon(permit, hardening.upstream_code(data.server.error or ""))
 
+    async def alter_unjudged(self, refusal: Unjudged) -> None:
+        """Record what was refused before there was a request to decide about."""
+        host, port = refusal.destination
+        request = Request(
+            id=secrets.token_hex(16), scheme="https", host=host, port=port, method="", target=b"", headers=(),
+            authorities=(), sni=None, client_ip=str(refusal.client.peername[0]),
+        )  # fmt: skip
+        refusal.answer = (await self._gate.refuse(request, refusal.code)).answer
+
     # ── requests ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def requestheaders(self, flow: http.HTTPFlow) -> None:
@@ -140,14 +163,16 @@ class Egress:
         tunnel_key = self._tunnel_keys.get(flow.client_conn.id)
         request = flows.read(flow, request_id=secrets.token_hex(16), tunnel_key=tunnel_key)
         flow.metadata[hardening.REQUEST_ID] = request.id
-        if not flows.well_formed(flow):
-            hardening.local_response(flow, (await self._gate.refuse(request, "header_forbidden")).answer)
+        fault = flows.fault(flow)
+        if fault:
+            hardening.local_response(flow, (await self._gate.refuse(request, fault)).answer)
             return
         permit = await self._gate.enter(request)
         if isinstance(permit, Denial):
             hardening.local_response(flow, permit.answer)
             return
         flow.metadata[PERMIT] = permit
+        self._open.setdefault(flow.client_conn.id, {})[permit.record.id] = permit
         unproved = self._unproved(flow, permit)
         if unproved is not None:
             self._deny(flow, self._gate.abandon(permit, unproved))
@@ -173,8 +198,6 @@ class Egress:
             self._deny(flow, denial)
             return
         self._release(flow, permit, body_sha256=digest)
-        if flow.request.headers.pop("transfer-encoding", None) or body:
-            flow.request.headers["Content-Length"] = str(len(body))
 
     def _hold(self, flow: http.HTTPFlow, permit: Permit) -> None:
         length = flow.request.headers.get("content-length", "")
@@ -192,18 +215,32 @@ class Egress:
         flow.metadata[hardening.ROOM] = make_room
 
     def _release(self, flow: http.HTTPFlow, permit: Permit, *, body_sha256: str | None = None) -> None:
-        released = self._gate.release(permit, body_sha256=body_sha256)
-        if isinstance(released, Denial):
-            self._deny(flow, released)
-            return
-        if permit.authorized is None:
-            flows.write(flow, released.head)
+        """Let it go: at once without a credential, otherwise when its upstream is connected and proved."""
+        authorized = permit.authorized
+        if authorized is None:
+            flows.write(flow, permit.clean)
             flow.metadata[hardening.VERDICT] = hardening.PASS
             return
-        flows.write(flow, released.head, authority=permit.authorized.target.authority)
-        if released.rewriter is not None:
-            flow.request.stream = self._rewrite(flow, permit, released.rewriter)
-        flow.metadata[hardening.VERDICT] = hardening.INJECTED
+
+        def release() -> Answer | None:
+            unproved = self._unproved(flow, permit, connected=True)
+            released = (
+                self._gate.abandon(permit, unproved)
+                if unproved
+                else self._gate.release(permit, body_sha256=body_sha256)
+            )
+            if isinstance(released, Denial):
+                return released.answer
+            flows.write(flow, released.head, authority=authorized.target.authority)
+            if body_sha256 is not None:
+                _size(flow.request)
+            if released.rewriter is not None:
+                flow.request.stream = self._rewrite(flow, permit, released.rewriter)
+            flow.metadata[hardening.VERDICT] = hardening.INJECTED
+            return None
+
+        flow.metadata[hardening.VERDICT] = hardening.PROVE
+        flow.metadata[hardening.RELEASE] = release
 
     def _rewrite(
         self, flow: http.HTTPFlow, permit: Permit, rewriter: Rewriter | Passage
@@ -223,16 +260,21 @@ class Egress:
 
         return stream
 
-    def _unproved(self, flow: http.HTTPFlow, permit: Permit) -> str | None:
-        """The code to refuse with when a credential is to go to an upstream not yet proved to be the bound host."""
+    def _unproved(self, flow: http.HTTPFlow, permit: Permit, *, connected: bool = False) -> str | None:
+        """
+        The code to refuse with when a credential is to go to an upstream that is not proved to be the bound host.
+
+        One that is not `connected` yet may still prove it.
+        """
         if permit.authorized is None:
             return None
         server = flow.server_conn
         if server.error is not None:
             return hardening.upstream_code(server.error)
-        if server.connected and not (
-            server.tls_established and server.certificate_list and server.sni == permit.record.host
-        ):
+        proved = (
+            server.tls_established and server.certificate_list and hosts.fold(server.sni or "") == permit.record.host
+        )
+        if (connected or server.connected) and not (server.connected and proved):
             return "upstream_unverified"
         return None
 
@@ -288,7 +330,7 @@ class Egress:
             if permit.screen is not None and flow.response is not None and flow.response.trailers:
                 kept = () if permit.code else permit.screen.redact(flow.response.trailers.fields)
                 flow.response.trailers = http.Headers(list(kept)) if kept else None
-            self._gate.leave(permit, status=flow.response.status_code if flow.response else None)
+            self._leave(flow, permit, status=flow.response.status_code if flow.response else None)
 
     def error(self, flow: http.HTTPFlow) -> None:
         """The exchange broke off: the client left, or the upstream failed."""
@@ -299,7 +341,15 @@ class Egress:
             code = flow.metadata.get(hardening.REFUSAL)
             if code and status is None:
                 status = self._gate.abandon(permit, code, sent=True).answer.status
-            self._gate.leave(permit, status=status, code=code or "interrupted")
+            broken = flow.metadata.get(hardening.BROKEN, "interrupted")
+            self._leave(flow, permit, status=status, code=code or broken)
+
+    def _leave(self, flow: http.HTTPFlow, permit: Permit, *, status: int | None, code: str = "") -> None:
+        begun = self._open.get(flow.client_conn.id, {})
+        begun.pop(permit.record.id, None)
+        if not begun:
+            self._open.pop(flow.client_conn.id, None)
+        self._gate.leave(permit, status=status, code=code)
 
     def websocket_message(self, flow: http.HTTPFlow) -> None:
         """mitmproxy keeps every message of a connection until it ends; nobody here reads them again."""
@@ -311,6 +361,13 @@ class Egress:
         if permit is not None:
             flows.write(flow, permit.clean)
         return permit
+
+
+def _size(request: http.Request) -> None:
+    """Frame a held body by its length."""
+    body = request.raw_content or b""
+    if request.headers.pop("transfer-encoding", None) or body:
+        request.headers["Content-Length"] = str(len(body))
 
 
 def _chunk(flow: http.HTTPFlow, response: http.Response) -> None:

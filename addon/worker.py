@@ -14,7 +14,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from addon import modes, process
+from addon import logs, modes, process
 from addon.errors import OperatorError
 from addon.settings import Settings
 
@@ -30,6 +30,7 @@ def main() -> int:
     process.harden()
     process.raise_file_limit()
     settings = Settings.load(sys.stdin.readline())
+    logs.configure(settings.log_format)
     listener = socket.socket(fileno=int(sys.argv[1]))
     try:
         asyncio.run(_serve(settings, listener))
@@ -52,10 +53,16 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, proxy.renew)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # blocked by the supervisor until somebody listens
     await loop.connect_read_pipe(lambda: _Lifeline(stop), sys.stdin)
     tidying = asyncio.create_task(_tidy(proxy.gate))
     instance: ServerInstance[Any] = ServerInstance.make(modes.parse(settings.mode).spec, proxy.server)
     server = await asyncio.start_server(instance.handle_stream, sock=listener, backlog=1024)
+    if settings.metrics:
+        from addon.metrics import announce_ready  # noqa: PLC0415
+
+        announce_ready()
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     waiting = asyncio.create_task(stop.wait())
@@ -73,8 +80,8 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
 
 async def _tidy(gate: "Gate") -> None:
     while True:
-        await asyncio.sleep(TIDY_SECONDS)
         gate.tidy()
+        await asyncio.sleep(TIDY_SECONDS)
 
 
 class _Lifeline(asyncio.Protocol):

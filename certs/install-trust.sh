@@ -26,8 +26,8 @@ cat "$ca" >>"$bundle"
 
 unset SSL_CERT_DIR || true
 for name in SSL_CERT_FILE CURL_CA_BUNDLE REQUESTS_CA_BUNDLE AWS_CA_BUNDLE GIT_SSL_CAINFO PIP_CERT CARGO_HTTP_CAINFO \
-    DENO_CERT npm_config_cafile; do
+    DENO_CERT npm_config_cafile GRPC_DEFAULT_SSL_ROOTS_FILE_PATH; do
     export "$name=$bundle"
 done
-export "NODE_EXTRA_CA_CERTS=$ca" NODE_USE_ENV_PROXY=1
+export "NODE_EXTRA_CA_CERTS=$ca" NODE_USE_ENV_PROXY=1 GIT_HTTP_PROXY_AUTHMETHOD=basic
 exec "$@"

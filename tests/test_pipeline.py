@@ -1,6 +1,8 @@
 """The decision about one request, step by step. Every case asserts the code a client would see."""
 
 import base64
+import hashlib
+import re
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -8,9 +10,13 @@ from hypothesis import strategies as st
 
 from addon import binding as bindings
 from addon import callers, context, credentials, pipeline, policies, principals, tag
+from addon.binding import Binding, Role
 from addon.callers import key as keys
 from addon.errors import Fault
+from addon.model import Values
 from addon.pipeline import Authorized, Refused, Untagged
+
+EMPTY = hashlib.sha256(b"").hexdigest()
 
 
 def code(outcome):
@@ -403,6 +409,27 @@ STEPS = {
     "policies": (policies, "load"),
     "check": (policies, "check"),
 }
+
+
+ROLE = Role(arn="arn:aws:iam::123456789012:role/reports")
+SESSION = {
+    "access_key_id": "ASIA0",
+    "secret_access_key": "session/secret+canary",
+    "session_token": "session-token-canary",
+}
+
+
+def test_the_response_under_a_role_shows_neither_the_session_nor_the_key_it_was_made_with(story):
+    host, key = "iot.eu-west-1.amazonaws.com", "stored/secret+canary"
+    binding = Binding(hosts=((host, 443),), role=ROLE)
+    values = {"access_key_id": "AKIA0", "secret_access_key": key}
+    story.vault.secrets.put("reports", kind="sigv4", binding=binding, values=values, now=story.now)
+    grant = story.vault.grants.issue("reports", principal="system:billing", now=story.now).id
+    outcome = story.decide(grant=grant, url=f"https://{host}/")
+    _, screen = pipeline.inject(outcome, vault=story.vault, session=Values(SESSION), body_sha256=EMPTY)
+    shown = f"{key} {SESSION['secret_access_key']} {SESSION['session_token']} AKIA0 ASIA0"
+    body = screen.open(b"OK", (), bodiless=False).body.finish(shown.encode())
+    assert body == re.sub(rb"[^ ]+canary", lambda found: b"*" * len(found[0]), shown.encode())
 
 
 @pytest.mark.parametrize("step", STEPS)

@@ -27,7 +27,8 @@ STATUS = {
     409: {"approval_closed", "grant_ambiguous", "not_delegable"},
     413: {"body_too_large"},
     422: {"signing_unsupported", "signing_scope_unknown", "signing_scope_not_bound"},
-    429: {"rate_limited", "quota_exceeded"},
+    429: {"rate_limited", "quota_exceeded", "concurrency_exceeded"},
+    431: {"header_too_large"},
     502: {"upstream_unverified", "upstream_unreachable", "response_undecodable"},
     503: {"vault_unavailable", "audit_unavailable", "session_unavailable", "fault"},
 }  # fmt: skip

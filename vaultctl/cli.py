@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "provider": ("provider:provider", "The catalog of known APIs."),
     "import": ("import_:import_", "Store the keys of a .env file under the providers they belong to."),
     "ca": ("ca:ca", "The local certificate authority of the proxy."),
+    "key": ("key:key", "The key pair of the proxy, which everything is sealed to."),
     "backup": ("backup:backup", "Write a copy of the vault to a new file."),
     "restore": ("backup:restore", "Make the vault from a backup, where there is none."),
     "migrate": ("backup:migrate", "Bring a vault of an older format up to date."),

@@ -49,11 +49,17 @@ class Session:
         return homes.locate(None if self.chosen_home is None else str(self.chosen_home))
 
     def vault(self, *, writable: bool = False) -> "Vault":
-        """The vault at home, closed when the command ends. Raises Locked."""
+        """
+        The vault at home, closed when the command ends. Raises Locked.
+
+        Whoever may change it first destroys the versions whose grace is over: there need not be a proxy that does.
+        """
         from addon.vault import Vault  # noqa: PLC0415  `--help` must not wait for it
 
         vault = Vault.connect(self.home, writable=writable)
         click.get_current_context().call_on_close(vault.close)
+        if writable:
+            vault.destroy_expired(now=self.now)
         return vault
 
     def emit(self, document: object, lines: Iterable[str] = ()) -> None:

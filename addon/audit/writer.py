@@ -6,7 +6,7 @@ Many requests, one write, one sync.
 Everything happens in the thread of the loop, once per turn of it, but for waiting for the disk: a thread does that and
 nothing else, since whatever Python it ran would hold up the loop. What is handed over while it waits becomes the next
 batch: the more requests there are, the less each one pays. A record that cannot be kept is a Fault for whoever waits for
-it, and the next one tries again.
+it, and the next one tries again. So is whatever else goes wrong here: nobody is left waiting.
 
 The loop itself never waits for the disk, except where a segment ends.
 """
@@ -68,12 +68,13 @@ class Writer:
 
     def record(self, record: Record) -> asyncio.Future[None]:
         """Await it: the record is kept when it returns. Raises Fault(audit_unavailable)."""
-        self._loop = asyncio.get_running_loop()
-        waiter: _Waiter = self._loop.create_future()
+        loop = asyncio.get_running_loop()
+        waiter: _Waiter = loop.create_future()
         self._hand_over(record, waiter)
-        if not self._due:
+        if not self._due or loop is not self._loop:
+            self._loop = loop
+            loop.call_soon(self._turn)
             self._due = True
-            self._loop.call_soon(self._advance)
         return waiter
 
     def post(self, record: Record) -> None:
@@ -95,10 +96,13 @@ class Writer:
         self._closed = True
         if self._disk is not None:
             self._disk.close()
-            if self._batch:
+        try:
+            if self._batch and self._disk is not None:
                 self._end(self._disk.failure)
-        if self._handed_over and self._begin():
-            self._end(self._disk.wait() if self._disk is not None else None)
+            if self._handed_over and self._begin():
+                self._end(self._disk.wait() if self._disk is not None else None)
+        except Exception as error:  # noqa: BLE001  as in `_turn`
+            self._give_up(type(error).__name__)
         self._stream.close()
 
     def _hand_over(self, record: Record, waiter: _Waiter | None) -> None:
@@ -109,19 +113,39 @@ class Writer:
     def _linger_no_more(self) -> None:
         self._timer = None
         self._due = bool(self._handed_over)
-        self._advance()
+        self._turn()
 
     def _wake(self) -> None:
         """The disk is free: called from its thread."""
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                self._loop.call_soon_threadsafe(self._advance)
+                self._loop.call_soon_threadsafe(self._turn)
+
+    def _turn(self) -> None:
+        """Go on; what goes wrong is a Fault for everybody who waits, and the next record begins anew."""
+        if self._closed:
+            return
+        try:
+            self._advance()
+        except Exception as error:  # noqa: BLE001  whatever went wrong, nobody may wait for what does not come
+            self._give_up(type(error).__name__)
+
+    def _give_up(self, failure: str) -> None:
+        """Nothing of what is under way or handed over is kept."""
+        waiting = self._batch + self._handed_over
+        self._batch, self._handed_over, self._due = [], [], False
+        self._lost_since = self._lost_since if self._lost else self._begun
+        self._lost += len(waiting)
+        _tell(waiting, failure)
+        _log.error("audit stream %02d: %s; requests are refused", self._stream.slot, failure)
+        with contextlib.suppress(Exception):
+            self._stream.take_back()
 
     def _advance(self) -> None:
         """End the batch that has reached the disk, then begin the next one if it is due and the disk is free."""
-        if self._closed:
+        if self._disk is not None and self._disk.busy:
             return
-        if self._batch and self._disk is not None and not self._disk.busy:
+        if self._batch and self._disk is not None:
             self._end(self._disk.failure)
         if self._due and not self._batch and self._begin():
             if self._disk is None:
@@ -153,6 +177,7 @@ class Writer:
 
     def _settle(self, failure: str | None) -> None:
         batch, self._batch = self._batch, []
+        _tell(batch, failure)
         if failure is None:
             if self._lost:
                 _log.warning("audit stream %02d is written again; %d records were lost", self._stream.slot, self._lost)
@@ -162,17 +187,20 @@ class Writer:
                 self._lost_since = self._begun
                 _log.error("audit stream %02d: %s; requests are refused", self._stream.slot, failure)
             self._lost += len(batch)
-        for _, waiter in batch:
-            if waiter is None or waiter.done():
-                continue
-            if failure is None:
-                waiter.set_result(None)
-            else:
-                waiter.set_exception(Fault("audit_unavailable", failure))
 
     def _confession(self) -> bytes:
         """The log says of itself what is missing in it."""
         return entry.note("resumed", now=self._begun, lost=self._lost, since=entry.timestamp(self._lost_since))
+
+
+def _tell(batch: list[_Item], failure: str | None) -> None:
+    for _, waiter in batch:
+        if waiter is None or waiter.done():
+            continue
+        if failure is None:
+            waiter.set_result(None)
+        else:
+            waiter.set_exception(Fault("audit_unavailable", failure))
 
 
 class _Disk:
@@ -207,6 +235,9 @@ class _Disk:
 
     def _run(self) -> None:
         while self._calls.get():
-            self.failure = self.wait()
+            try:
+                self.failure = self.wait()
+            except BaseException as error:  # noqa: BLE001  without this thread nobody would be told anything again
+                self.failure = type(error).__name__
             self.busy = False
             self._wake()

@@ -36,7 +36,15 @@ _Index = dict[bytes, list[bytes]]
 
 
 class Malformed(ValueError):
-    """A head or a body that is not HTTP/1.1 as we accept it."""
+    """A head or a body that is not HTTP/1.1 as we accept it. `code` is what a request is refused with."""
+
+    code = "header_forbidden"
+
+
+class TooLarge(Malformed):
+    """A head that is too long, or has too many lines."""
+
+    code = "header_too_large"
 
 
 class RequestHead(NamedTuple):
@@ -76,8 +84,10 @@ def parse_request(raw: bytes) -> RequestHead:
 def check_request(method: bytes, target: bytes, *, version: bytes, headers: Headers) -> None:
     """Raises Malformed where `parse_request` would, for a head that somebody else has parsed."""
     match = _REQUEST_LINE.fullmatch(b"%s %s %s" % (method, target, version))
-    if match is None or len(headers) > COUNT:
+    if match is None:
         raise Malformed
+    if len(headers) > COUNT:
+        raise TooLarge
     if not all(_LINE.fullmatch(b"%s: %s" % pair) for pair in headers):
         raise Malformed
     _request_length(_index(headers), match[3][0] - 48)
@@ -124,7 +134,7 @@ def _split(raw: bytes) -> tuple[bytes, Headers]:
         raise Malformed
     lines = block.split(b"\r\n")[:-1]
     if len(lines) > COUNT:
-        raise Malformed
+        raise TooLarge
     parts = [line.partition(b":") for line in lines]
     return first, tuple([(name, value.strip(b" \t")) for name, _, value in parts])
 

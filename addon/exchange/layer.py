@@ -19,7 +19,7 @@ from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode
 
-from addon import callers, hosts
+from addon import callers, hosts, patience
 from addon.exchange import hello
 from addon.exchange.heads import LIMIT, RequestHead, parse_request
 from addon.exchange.leaves import Leaves
@@ -30,9 +30,6 @@ from addon.gate import Gate
 from addon.model import Request
 
 ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
-_TICK = 5.0
-_HELLO_SECONDS = 20.0
-"""How long a client may take from its first byte to the end of its ClientHello."""
 
 Commands = layer.CommandGenerator[None]
 
@@ -79,7 +76,7 @@ class FlatEngine:
 
     def _watch(self) -> None:
         loop = asyncio.get_running_loop()
-        loop.call_later(_TICK, self._watch)
+        loop.call_later(patience.TICK, self._watch)
         now = loop.time()
         for tunnel in list(self._tunnels):
             if tunnel.progress.overdue < now:
@@ -108,7 +105,7 @@ class ConnectLayer(layer.Layer):
         elif self._stock is not None:
             yield from self._to_stock(event)
         elif isinstance(event, events.Start):
-            self._patience = commands.RequestWakeup(_HELLO_SECONDS)
+            self._patience = commands.RequestWakeup(patience.OPENING)
             yield self._patience
         elif isinstance(event, events.DataReceived):
             self._received += event.data
@@ -153,6 +150,7 @@ class ConnectLayer(layer.Layer):
             authorities=(),
             sni=None,
             client_ip=str(client.peername[0]),
+            connection=client.id,
         )
         if self._engine.gate.judge_tunnel(request) is not None:
             return None

@@ -21,6 +21,11 @@ class Leaves:
         self._clock = clock
         self._contexts: OrderedDict[str, tuple[float, ssl.SSLContext]] = OrderedDict()
 
+    def take(self, authority: bytes) -> None:
+        """Make what comes from now on with another CA; a context that is in use goes on as it is."""
+        self._authority = authority
+        self._contexts.clear()
+
     def context(self, host: str) -> ssl.SSLContext:
         """A server context that proves `host`, speaks HTTP/1.1, TLS 1.2 or later."""
         now = self._clock()

@@ -11,15 +11,13 @@ import time
 from collections import deque
 from dataclasses import dataclass
 
+from addon import patience
 from addon.exchange.streams import Stream
 from addon.network import AddressForbidden
 from addon.resolver import Resolver
 
-IDLE = 55.0
-"""Seconds a connection may wait for its next request: most servers keep it for 60 or longer."""
 FRESH = 4.0
 """Seconds after which a request that must not be repeated gets a new connection: some servers close after 5."""
-CONNECT = 10.0
 _PER_KEY = 256
 _TOTAL = 1024
 _SESSIONS = 1024
@@ -60,7 +58,7 @@ class Pool:
     async def acquire(self, key: Key, *, repeatable: bool, fresh: bool = False) -> Upstream:
         """A connection to the host and port of `key`, its certificate proved. Raises Unreachable."""
         idle = self._idle.get(key)
-        oldest = time.monotonic() - (IDLE if repeatable else FRESH)
+        oldest = time.monotonic() - (patience.KEPT if repeatable else FRESH)
         while idle and not fresh:
             upstream = idle.pop()
             self._count -= 1
@@ -71,7 +69,7 @@ class Pool:
             upstream.stream.received = False
             return upstream
         try:
-            async with asyncio.timeout(CONNECT):
+            async with asyncio.timeout(patience.CONNECT):
                 return await self._connect(key)
         except AddressForbidden:
             raise Unreachable("address_forbidden") from None
@@ -109,7 +107,7 @@ class Pool:
 
     def sweep(self) -> None:
         """Close what has been idle for too long, or was closed by its server."""
-        oldest = time.monotonic() - IDLE
+        oldest = time.monotonic() - patience.KEPT
         for key, idle in list(self._idle.items()):
             kept = deque(u for u in idle if u.idle_since >= oldest and not u.stream.eof)
             for upstream in idle:

@@ -2,12 +2,8 @@
 
 import time
 
+from addon import patience
 from addon.exchange.streams import Stream
-
-HEAD_SECONDS = 75.0
-"""How long a client may take for a head, idle time between requests included."""
-ANSWER_SECONDS = 600.0
-"""How long an upstream may take for a head, and either side between two pieces of a body."""
 
 
 class Broken(Exception):
@@ -28,11 +24,11 @@ class Progress:
 
     def await_head(self) -> None:
         """It is for the client to begin."""
-        self.overdue = time.monotonic() + HEAD_SECONDS
+        self.overdue = time.monotonic() + patience.HEAD
 
     def moved(self) -> None:
         """Something went on."""
-        self.overdue = time.monotonic() + ANSWER_SECONDS
+        self.overdue = time.monotonic() + patience.ANSWER
 
     async def more(self, stream: Stream) -> bool:
         """`Stream.more`, with the time that it may take."""

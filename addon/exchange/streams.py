@@ -11,6 +11,8 @@ import ssl
 from collections.abc import Callable
 from typing import Any
 
+from addon import patience
+
 HIGH = 1 << 18
 """Bytes of plaintext that may wait here before reading stops."""
 
@@ -115,6 +117,8 @@ class Stream(asyncio.Protocol):
             self.tls.unwrap()
         self._flush()
         self._transport.close()
+        if self._transport.get_write_buffer_size():
+            asyncio.get_running_loop().call_later(patience.GOODBYE, self.abort)
 
     def abort(self) -> None:
         """Close now; what is not sent is lost."""

@@ -15,8 +15,9 @@ from addon import responses
 from addon.complaints import complain
 from addon.errors import Refusal
 from addon.exchange import heads
+from addon.exchange.bodies import Body
 from addon.exchange.download import Download
-from addon.exchange.heads import Malformed, RequestHead, ResponseHead
+from addon.exchange.heads import Malformed, RequestHead, ResponseHead, TooLarge
 from addon.exchange.pool import Key, Pool, Unreachable, Upstream
 from addon.exchange.progress import Broken, Progress
 from addon.exchange.spool import Spool
@@ -64,8 +65,8 @@ class Tunnel:
             await self._client.handshake()
             while await self._serve_one():
                 pass
-        except Malformed:
-            denial = await self._gate.refuse(self._unreadable(), "header_forbidden")
+        except Malformed as problem:
+            denial = await self._gate.refuse(self._unreadable(), problem.code)
             self._client.write(_assemble(denial.answer, head_only=False, close=True))
         except (ConnectionError, OSError):
             pass
@@ -156,6 +157,7 @@ class Tunnel:
             client_ip=opening.client_ip,
             tunnel_key=opening.key,
             absolute_scheme=scheme,
+            connection=opening.number,
         )
 
     def _unreadable(self) -> Request:
@@ -240,6 +242,8 @@ class Tunnel:
             self._pool.release(upstream)
         else:
             upstream.stream.close()
+        if not upload.done:
+            await self._read_away(upload.body)
         return keep
 
     def _key(self, permit: Permit) -> Key:
@@ -314,13 +318,15 @@ class Tunnel:
         body.feed(self._client.buffer)
         keep = head.persistent and (body.done or (head.length is not None and head.length <= _DISCARD and not expects))
         self._client.write(_assemble(denial.answer, head_only=head.method == "HEAD", close=not keep))
-        if body.done:
-            return keep
+        await self._read_away(body)
+        return keep and body.done
+
+    async def _read_away(self, body: Body) -> None:
+        """What still comes of a body that nobody wants: closed on, a client loses the answer (RFC 9112 9.6)."""
         with contextlib.suppress(TimeoutError, Malformed):
             async with asyncio.timeout(_LINGER):
                 while not body.done and await self._client.more():
                     body.feed(self._client.buffer)
-        return keep and body.done
 
 
 async def _read_head(stream: Stream) -> bytes | None:
@@ -334,7 +340,7 @@ async def _read_head(stream: Stream) -> bytes | None:
             del buffer[: end + 4]
             return raw
         if end > heads.LIMIT or len(buffer) > heads.LIMIT:
-            raise Malformed
+            raise TooLarge
         searched = len(buffer)
         if not await stream.more():
             if buffer:

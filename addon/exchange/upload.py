@@ -68,7 +68,7 @@ class Upload:
             if self.done:
                 return held
             if not await self._progress.more(self._client):
-                raise Broken("interrupted")
+                raise Broken("client_gone")
 
     def send_held(self, stream: Stream, message: bytes, held: Spool) -> None:
         """Send head and body; a large one follows in a task, beside the response."""

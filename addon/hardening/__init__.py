@@ -15,35 +15,49 @@ once the patch is no longer needed. All of them concern mitmproxy 12.2.3 and 12.
     P8  dispatch    hooks fail closed and a request needs a verdict; plain mitmproxy logs the exception and forwards
     P9  certstore   many hosts are cheap; plain mitmproxy spends 1 ms per connection above 100 hosts
     P10 holding     a held body has a limit; plain mitmproxy collects one without Content-Length until memory is full
+    P11 windows     HTTP/2 peers send as fast as the other side takes it; plain mitmproxy collects what it does not take
+    P12 claims      the scheme a request in a tunnel claims is judged; plain mitmproxy overwrites it
+    P13 claims      a response has a status of three digits; plain mitmproxy lets the client hang
+    P14 patience    who does not move is given up, client or upstream; plain mitmproxy waits, and a trickle counts
 
 What the shell and mitmproxy's side agree on travels in `flow.metadata`: see `addon.hardening.local`.
 """
 
 from addon.hardening import target
 from addon.hardening.local import (
+    BROKEN,
     HOLD,
     INJECTED,
     PASS,
+    PROVE,
     REFUSAL,
+    RELEASE,
     REQUEST_ID,
     ROOM,
+    SCHEME,
     VERDICT,
     connection_refused,
+    hang_up,
     local_response,
     upstream_code,
 )
 from addon.hardening.target import Unproven
 
 __all__ = [
+    "BROKEN",
     "HOLD",
     "INJECTED",
     "PASS",
+    "PROVE",
     "REFUSAL",
+    "RELEASE",
     "REQUEST_ID",
     "ROOM",
+    "SCHEME",
     "VERDICT",
     "Unproven",
     "connection_refused",
+    "hang_up",
     "install",
     "local_response",
     "upstream_code",
@@ -58,7 +72,7 @@ def install() -> None:
     """
     target.verify()
     # Only after the check: what a future mitmproxy renamed would otherwise be an ImportError without a hint.
-    from addon.hardening import certstore, connection, dispatch, holding, http1, replies  # noqa: PLC0415
+    from addon.hardening import certstore, claims, connection, dispatch, holding, http1, replies, windows  # noqa: PLC0415
 
     if dispatch.installed():
         return
@@ -66,15 +80,16 @@ def install() -> None:
         replies.reply_at_once,
         replies.answer_errors,
         replies.name_upstream_errors,
-        replies.answer_malformed_requests,
         replies.answer_failed_tunnels,
         http1.drop_trailers,
         http1.skip_interim_responses,
         http1.frame_requests,
         http1.drop_response_trailers,
         http1.limit_heads,
+        claims.check_claims,
         certstore.keep_many_certificates,
         holding.limit_held_bodies,
+        windows.pass_on_credit,
         connection.enter_tunnels,
         dispatch.require_verdict,
         dispatch.fail_closed,

@@ -1,5 +1,5 @@
 """
-Connections whose sockets always close (P2), with less between a socket and its layer.
+Connections whose sockets always close (P2), in time (P14), with less between a socket and its layer.
 
 mitmproxy looks `ProxyConnectionHandler` up as a module global for each connection, so a subclass in its place (see
 `dispatch`) handles them all.
@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine, Generator
 from pathlib import Path
 from typing import Any
 
-from mitmproxy.connection import ConnectionState
+from mitmproxy.connection import Connection, ConnectionState
 from mitmproxy.proxy import commands, events, mode_servers, server
 from mitmproxy.proxy.layer import Layer
 from mitmproxy.proxy.layers.http import HttpLayer, HttpStream
@@ -23,7 +23,13 @@ from mitmproxy.proxy.layers.http._http1 import Http1Server
 from mitmproxy.proxy.layers.modes import HttpProxy
 from mitmproxy.utils import asyncio_utils
 
+from addon import patience
 from addon.hardening import target
+from addon.hardening.patience import Patience, hurry
+
+_BEGINS = frozenset({"requestheaders", "websocket_start", "tcp_start"})
+_ENDS = frozenset({"response", "error", "websocket_end", "tcp_end", "tcp_error"})
+"""The hooks that bracket an exchange."""
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +43,7 @@ class DirectHandler(mode_servers.ProxyConnectionHandler):
         self._busy = False
         self._dropped = False
         self._in_tunnel = False
+        self.timeout_watchdog: Patience = Patience(self.on_timeout)  # type: ignore[assignment]
 
     @abstractmethod
     def start_hook(self, hook: commands.StartHook) -> Coroutine[Any, Any, None] | None:
@@ -53,6 +60,25 @@ class DirectHandler(mode_servers.ProxyConnectionHandler):
             await super().handle_client()
         finally:
             self._close_sockets()
+
+    async def open_connection(self, command: commands.OpenConnection) -> None:
+        """P14: an upstream has a limit. Plain mitmproxy waits for a silent one until the client is given up."""
+        opening = asyncio.current_task()
+        if opening is None:
+            raise RuntimeError
+        hurrying = self._spawn(hurry(command.connection, opening.cancel), name="connect timeout", keep_ref=True)
+        try:
+            await super().open_connection(command)
+        finally:
+            hurrying.cancel()
+
+    async def handle_connection(self, connection: Connection) -> None:
+        """P14: who does not take the rest of what was sent is cut off in the end. Plain mitmproxy leaks the socket."""
+        writer = self.transports[connection].writer
+        try:
+            await super().handle_connection(connection)
+        finally:
+            _close(writer)
 
     async def server_event(self, event: events.Event) -> None:
         """
@@ -88,8 +114,7 @@ class DirectHandler(mode_servers.ProxyConnectionHandler):
     def _close_sockets(self) -> None:
         for io in self.transports.values():
             if io.writer:
-                with contextlib.suppress(OSError):
-                    io.writer.close()
+                _close(io.writer)
 
     def _handle(self, event: events.Event) -> None:
         self.timeout_watchdog.register_activity()
@@ -108,6 +133,10 @@ class DirectHandler(mode_servers.ProxyConnectionHandler):
             self.drop()
 
     def _run(self, hook: commands.StartHook) -> None:
+        if hook.name in _BEGINS:
+            self.timeout_watchdog.begin()
+        elif hook.name in _ENDS:
+            self.timeout_watchdog.end()
         rest = self.start_hook(hook)
         if rest is not None:
             self._spawn(self._finish(hook, rest), name=f"handle_hook({hook.name})", keep_ref=True)
@@ -131,7 +160,7 @@ class DirectHandler(mode_servers.ProxyConnectionHandler):
                 half = isinstance(command, commands.CloseTcpConnection) and command.half_close
                 self.close_connection(command.connection, half and not self._in_tunnel)  # as the layers left out do
         elif isinstance(command, commands.Log):
-            self.log(command.message, command.level)
+            self.log(command.message.partition(" ClientHello: ")[0], command.level)  # the rest quotes the client
         elif isinstance(command, _EnterTunnel):
             self.layer, self._in_tunnel = command.inside, True
         elif not isinstance(command, commands.ConnectionCommand) or command.connection in self.transports:
@@ -161,6 +190,13 @@ def enter_tunnels() -> None:
         return handle_connect_finish
 
     target.replace(HttpStream, "handle_connect_finish", make=make)
+
+
+def _close(writer: Any) -> None:
+    with contextlib.suppress(OSError):
+        writer.close()
+    if writer.transport.get_write_buffer_size():
+        asyncio.get_running_loop().call_later(patience.GOODBYE, writer.transport.abort)
 
 
 class _EnterTunnel(commands.Command):

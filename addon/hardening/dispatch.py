@@ -26,7 +26,23 @@ from mitmproxy.proxy.layers.http._hooks import (
 
 from addon.hardening import target
 from addon.hardening.connection import DirectHandler, describe
-from addon.hardening.local import HOLD, LEAVING, VERDICT, connection_refused, hasten, may_leave, refuse
+from addon.hardening.local import (
+    HOLD,
+    INJECTED,
+    LEAVING,
+    PROVE,
+    RELEASE,
+    VERDICT,
+    connection_refused,
+    hasten,
+    local_response,
+    may_leave,
+    refuse,
+    request_id,
+)
+from addon.hardening.replies import reply
+from addon.hardening.unjudged import AlterUnjudgedHook
+from addon.refusals import answer
 
 logger = logging.getLogger(__name__)
 
@@ -124,6 +140,8 @@ class FailClosedHandler(DirectHandler):
             refuse(data, "fault")
         elif isinstance(hook, HttpResponseHeadersHook | HttpResponseHook) and data.killable:
             data.kill()
+        elif isinstance(hook, AlterUnjudgedHook):
+            data.fail("fault")
         elif isinstance(hook, server_hooks.ServerConnectHook):
             data.server.error = connection_refused("fault")
         elif isinstance(hook, server_hooks.ClientConnectedHook):
@@ -189,7 +207,8 @@ def require_verdict() -> None:
         def make_server_connection(stream: HttpStream) -> Generator[commands.Command, Any, bool]:
             if may_leave(stream.flow):
                 stream.flow.metadata[LEAVING] = True
-                return bool((yield from original(stream)))
+                connected = yield from original(stream)
+                return bool(connected) and (yield from _release(stream))
             failure = ResponseProtocolError(stream.stream_id, connection_refused("fault"), ErrorCode.CONNECT_FAILED)
             yield from stream.handle_protocol_error(failure)
             return False
@@ -197,6 +216,26 @@ def require_verdict() -> None:
         return make_server_connection
 
     target.replace(HttpStream, "make_server_connection", make=make)
+
+
+def _release(stream: HttpStream) -> Generator[commands.Command, Any, bool]:
+    """The upstream is connected: whether the request may go there, now that it is as it will be sent."""
+    flow = stream.flow
+    if flow.metadata.get(VERDICT) != PROVE:
+        return True
+    flow.metadata[VERDICT] = None
+    try:
+        refusal = flow.metadata.pop(RELEASE)()
+    except Exception as error:  # noqa: BLE001  whatever it is, the request does not leave
+        logger.error("refused, because it could not be released: %s", describe(error))  # noqa: TRY400  as above
+        refusal = answer("fault", request_id(flow))
+    if refusal is None and flow.metadata[VERDICT] == INJECTED:
+        return True
+    flow.metadata.pop(LEAVING)
+    local_response(flow, refusal or answer("fault", request_id(flow)))
+    if flow.response:
+        yield from reply(stream, flow.response)
+    return False
 
 
 def installed() -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 import h11
 from h11._readers import ChunkedReader
 from h11._receivebuffer import ReceiveBuffer
+from mitmproxy.net.http import http1
 from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.layers.http import _http1
 from mitmproxy.proxy.layers.http._base import ReceiveHttp
@@ -20,6 +21,8 @@ from mitmproxy.proxy.layers.http._events import (
 from mitmproxy.proxy.layers.http._http1 import Http1Client, Http1Server
 
 from addon.hardening import target
+from addon.hardening.local import to_response
+from addon.hardening.unjudged import AlterUnjudgedHook, Unjudged
 
 Commands = Generator[commands.Command, Any, None]
 Handler = Callable[[Any, Any], Commands]
@@ -28,6 +31,8 @@ MAX_HEAD = 64 * 1024
 """Bytes of a head, of a chunk's size line, or of trailers."""
 
 _HEAD_END = re.compile(rb"\n\r?\n")
+_UNREADABLE = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+"""Stands for the answer to a head that cannot be read, until there is one."""
 _INTERIM = re.compile(rb"HTTP/\d\.\d\s+1(?!01)\d\d\b")
 
 
@@ -131,23 +136,38 @@ def limit_heads() -> None:
     P6: a request head that has not ended after 64 KiB is answered with 431, and the connection closed.
 
     Plain mitmproxy collects it without end ("FIXME: protect against header size DoS").
+
+    P7: what cannot be read is refused without an echo, and on record. Plain mitmproxy quotes the offending line.
     """
 
     def make(original: Handler) -> Handler:
         def read_headers(server: Http1Server, event: events.ConnectionEvent) -> Commands:
             if isinstance(event, events.DataReceived) and _endless(server.buf):
-                return _too_large(server)
-            return original(server, event)
+                return _refuse(server, "header_too_large")
+            return _understand(server, original(server, event))
 
         return read_headers
 
+    target.replace(_http1, "make_error_response", make=lambda _original: lambda _status, _message="": _UNREADABLE)
     target.replace(Http1Server, "read_headers", make=make)
 
 
-def _too_large(server: Http1Server) -> Commands:
-    yield commands.SendData(server.conn, _http1.make_error_response(431))
-    yield commands.CloseConnection(server.conn)
+def _understand(server: Http1Server, reading: Commands) -> Commands:
+    for command in reading:
+        if isinstance(command, commands.SendData) and command.data == _UNREADABLE:
+            yield from _refuse(server, "header_forbidden")
+            return
+        yield command
+
+
+def _refuse(server: Http1Server, code: str) -> Commands:
     server.state = server.done
+    refusal = Unjudged(server.context.client, server.context.server.address or ("", 0), code)
+    yield AlterUnjudgedHook(refusal)
+    response = to_response(refusal.answer, None)
+    response.headers["Connection"] = "close"
+    yield commands.SendData(server.conn, http1.assemble_response(response))
+    yield commands.CloseConnection(server.conn)
 
 
 def _endless(buf: ReceiveBuffer) -> bool:

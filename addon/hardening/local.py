@@ -5,19 +5,24 @@ Answers put on a flow, and what travels in `flow.metadata` between the shell and
     alter.verdict   set by the shell in `requestheaders`; without one nothing leaves:
                         pass        goes out as it is
                         injected    goes out, the credential is in it
-                        hold        the body is held back; the `request` hook must turn it into `injected`
+                        prove       goes out once its upstream is connected, as `alter.release` then makes it
+                        hold        the body is held back; the `request` hook must turn it into one of the others
     alter.refusal   set by the patches before the `error` hook: the code of the answer the client is about to get
+    alter.broken    set by the patches before the `error` hook: the code for the record of what could not be answered any more
+    alter.release   set by the shell with the verdict `prove`: called with the upstream connected; gives back None, having
+                    written the request and the verdict `injected`, or the answer to refuse the request with
+    alter.scheme    set by the patches: the scheme the request claimed, or ""
     alter.leaving   set by the patches: the upstream connection of this request was asked for
     alter.room      set by the shell with the verdict `hold`: called with the bytes held so far, gives back None or the
                     answer (`addon.refusals.Answer`) to refuse the request with
 """
 
 import re
+import secrets
 import time
-import uuid
 from http import HTTPStatus
 
-from mitmproxy import http
+from mitmproxy import ctx, http
 from mitmproxy.flow import Flow
 
 from addon.refusals import CODES, Answer, answer
@@ -25,11 +30,15 @@ from addon.refusals import CODES, Answer, answer
 REQUEST_ID = "alter.id"
 VERDICT = "alter.verdict"
 REFUSAL = "alter.refusal"
+BROKEN = "alter.broken"
+RELEASE = "alter.release"
+SCHEME = "alter.scheme"
 LEAVING = "alter.leaving"
 ROOM = "alter.room"
 
 PASS = "pass"
 INJECTED = "injected"
+PROVE = "prove"
 HOLD = "hold"
 
 _CONNECTION_REFUSED = "alter:"
@@ -62,12 +71,12 @@ def refuse(flow: http.HTTPFlow, code: str) -> None:
 
 def request_id(flow: http.HTTPFlow) -> str:
     """The id the shell gave this request, else a fresh one that stays with the flow."""
-    return str(flow.metadata.setdefault(REQUEST_ID, str(uuid.uuid4())))
+    return str(flow.metadata.setdefault(REQUEST_ID, secrets.token_hex(16)))
 
 
 def may_leave(flow: Flow) -> bool:
-    """Whether the shell has decided that this flow goes out as it is now."""
-    return flow.metadata.get(VERDICT) in (PASS, INJECTED)
+    """Whether the shell has decided that this flow goes out: as it is now, or as it will be released."""
+    return flow.metadata.get(VERDICT) in (PASS, PROVE, INJECTED)
 
 
 def to_response(reply: Answer, request: http.Request | None) -> http.Response:
@@ -83,6 +92,13 @@ def to_response(reply: Answer, request: http.Request | None) -> http.Response:
         timestamp_start=now,
         timestamp_end=now,
     )
+
+
+def hang_up(connection: str) -> None:
+    """Close the client connection with this id, and whatever belongs to it."""
+    handler = ctx.master.addons.get("proxyserver").connections.get(connection)
+    if handler is not None:
+        handler.drop()
 
 
 def connection_refused(code: str) -> str:

@@ -1,16 +1,13 @@
 """What the proxy answers itself: at once (P1), and in its own words (P7)."""
 
-import json
-import uuid
 from collections.abc import Callable, Generator
-from dataclasses import replace
-from http import HTTPStatus
 from typing import Any
 
+from h2.errors import ErrorCodes
+from mitmproxy import http
 from mitmproxy.connection import ConnectionState
-from mitmproxy.net.http import http1
 from mitmproxy.proxy import commands, layer
-from mitmproxy.proxy.layers.http import HttpLayer, HttpStream, _http1
+from mitmproxy.proxy.layers.http import HttpLayer, HttpStream
 from mitmproxy.proxy.layers.http._events import (
     ErrorCode,
     ResponseData,
@@ -24,7 +21,8 @@ from mitmproxy.proxy.layers.http._http2 import Http2Server
 from mitmproxy.proxy.layers.http._http3 import Http3Server
 
 from addon.hardening import target
-from addon.hardening.local import REFUSAL, refuse, request_id, to_response, upstream_code
+from addon.hardening.local import BROKEN, REFUSAL, REQUEST_ID, refuse, request_id, to_response, upstream_code
+from addon.hardening.unjudged import AlterUnjudgedHook, Unjudged
 from addon.refusals import answer
 
 Commands = Generator[commands.Command, Any, None]
@@ -32,6 +30,7 @@ Handler = Callable[[Any, Any], Commands]
 Server = Http1Server | Http2Server | Http3Server
 
 _CLIENT_ERRORS = {ErrorCode.GENERIC_CLIENT_ERROR, ErrorCode.REQUEST_VALIDATION_FAILED, ErrorCode.DESTINATION_UNKNOWN}
+_CLIENT_LEFT = {ErrorCode.CANCEL, ErrorCode.CLIENT_DISCONNECTED}
 
 
 def reply_at_once() -> None:
@@ -47,21 +46,26 @@ def reply_at_once() -> None:
             if stream.flow.response is None:
                 yield from original(stream)
                 return
-            # For send_response the request is over, so it ends the flow. What still arrives for a stream that ended is
-            # dropped by the layer above; what arrived during the hooks waits in this one, and state_errored eats it.
-            stream.client_state = stream.state_done
-            yield HttpResponseHeadersHook(stream.flow)
-            if (yield from stream.check_killed(emit_error_hook=True)):
-                return
-            yield from stream.send_response()
-            stream.client_state = stream.state_errored
-            closes = stream.flow.response.headers.get("connection", "").lower() == "close"
-            if closes and not (stream.flow.request.is_http2 or stream.flow.request.is_http3):
-                yield commands.CloseConnection(stream.context.client)
+            yield from reply(stream, stream.flow.response)
 
         return start_request_stream
 
     target.replace(HttpStream, "start_request_stream", make=make)
+
+
+def reply(stream: HttpStream, response: http.Response) -> Commands:
+    """Send a response of our own, whether or not all of the request is here."""
+    # For send_response the request is over, so it ends the flow. What still arrives for a stream that ended is
+    # dropped by the layer above; what arrived during the hooks waits in this one, and state_errored eats it.
+    stream.client_state = stream.state_done
+    yield HttpResponseHeadersHook(stream.flow)
+    if (yield from stream.check_killed(emit_error_hook=True)):
+        return
+    yield from stream.send_response()
+    stream.client_state = stream.state_errored
+    closes = response.headers.get("connection", "").lower() == "close"
+    if closes and not (stream.flow.request.is_http2 or stream.flow.request.is_http3):
+        yield commands.CloseConnection(stream.context.client)
 
 
 def answer_errors() -> None:
@@ -86,7 +90,11 @@ def answer_errors() -> None:
 
 
 def name_upstream_errors() -> None:
-    """P7: the `error` hook finds code and id of the answer in `flow.metadata`: the record says what the client was told."""
+    """
+    P7: the `error` hook finds code and id of the answer in `flow.metadata`: the record says what the client was told.
+
+    And it finds who broke off what cannot be answered any more. Plain mitmproxy has a text for people.
+    """
 
     def make(original: Callable[[HttpStream, Any], Commands]) -> Callable[[HttpStream, Any], Commands]:
         def handle_protocol_error(stream: HttpStream, event: Any) -> Commands:
@@ -99,6 +107,7 @@ def name_upstream_errors() -> None:
             ):
                 stream.flow.metadata[REFUSAL] = _code(event)
                 request_id(stream.flow)
+            stream.flow.metadata.setdefault(BROKEN, _who_broke(stream, event))
             return original(stream, event)
 
         return handle_protocol_error
@@ -106,21 +115,11 @@ def name_upstream_errors() -> None:
     target.replace(HttpStream, "handle_protocol_error", make=make)
 
 
-def answer_malformed_requests() -> None:
-    """P7: what cannot be parsed is refused without an echo. Plain mitmproxy quotes the offending line."""
-
-    def make(_original: Callable[..., bytes]) -> Callable[..., bytes]:
-        def make_error_response(status_code: int, _message: str = "") -> bytes:
-            reply = answer("header_forbidden", str(uuid.uuid4()))
-            document = json.loads(reply.body) | {"status": status_code, "title": HTTPStatus(status_code).phrase}
-            reply = replace(reply, status=status_code, body=json.dumps(document).encode() + b"\n")
-            response = to_response(reply, None)
-            response.headers["Connection"] = "close"
-            return bytes(http1.assemble_response(response))
-
-        return make_error_response
-
-    target.replace(_http1, "make_error_response", make=make)
+def _who_broke(stream: HttpStream, event: Any) -> str:
+    if isinstance(event, ResponseProtocolError):
+        return "upstream_unreachable"
+    left = event.code in _CLIENT_LEFT or not stream.context.client.state & ConnectionState.CAN_READ
+    return "client_gone" if left else "interrupted"
 
 
 def answer_failed_tunnels() -> None:
@@ -141,14 +140,27 @@ def answer_failed_tunnels() -> None:
 
 
 def _answer(server: Server, event: ResponseProtocolError, send: Handler) -> Commands:
+    if isinstance(server, Http2Server) and _answered(server, event.stream_id):
+        # An answer that came early stays one, though its upstream wants nothing more of the request (RFC 9113 8.1).
+        yield from send(server, ResponseEndOfMessage(event.stream_id))
+        if not server.h2_conn.stream_buffers.get(event.stream_id) and not server.is_closed(event.stream_id):
+            server.h2_conn.reset_stream(event.stream_id, ErrorCodes.NO_ERROR)
+            yield commands.SendData(server.conn, server.h2_conn.data_to_send())
+        return
     if not event.code.http_status_code() or not _unanswered(server, event.stream_id):
         yield from send(server, event)
         return
-    streams = next(above for above in reversed(server.context.layers) if isinstance(above, HttpLayer)).streams
-    stream = streams.get(event.stream_id)
+    stream = _stream(server, event.stream_id)
     flow = stream.flow if stream else None
-    reply = answer(_code(event), request_id(flow) if flow else str(uuid.uuid4()))
-    response = to_response(reply, flow.request if flow else None)
+    if flow and REQUEST_ID in flow.metadata:
+        told = answer(_code(event), request_id(flow))
+    else:
+        refusal = Unjudged(server.context.client, server.context.server.address or ("", 0), _code(event))
+        yield AlterUnjudgedHook(refusal)
+        if not _unanswered(server, event.stream_id):
+            return
+        told = refusal.answer
+    response = to_response(told, flow.request if flow else None)
     # After a bad request the rest of the connection cannot be trusted to be what it seems.
     closing = isinstance(server, Http1Server) and event.code in _CLIENT_ERRORS
     if closing:
@@ -159,6 +171,17 @@ def _answer(server: Server, event: ResponseProtocolError, send: Handler) -> Comm
     yield from send(server, ResponseEndOfMessage(event.stream_id))
     if closing:
         yield commands.CloseConnection(server.conn)
+
+
+def _stream(server: Server, stream_id: int) -> HttpStream | None:
+    streams = next(above for above in reversed(server.context.layers) if isinstance(above, HttpLayer)).streams
+    return streams.get(stream_id)
+
+
+def _answered(server: Server, stream_id: int) -> bool:
+    """Whether the upstream's response is complete."""
+    stream = _stream(server, stream_id)
+    return stream is not None and stream.server_state == stream.state_done
 
 
 def _unanswered(server: Server, stream_id: int) -> bool:

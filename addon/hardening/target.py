@@ -35,6 +35,10 @@ DIGESTS: dict[str, tuple[str, ...]] = {
         "f47bdcb75c97138f6181f97c06c39865cb3bfbfb57f713bada820e3497d8438b",
         "4fdbd2d46f542db1bd1950dfcdd8e8b4113dcfc4faaa4f94326e63ac9b858e9f",
     ),
+    "proxy/layers/http/_http_h2.py": (
+        "62b992b8e61893a69e673c6bb54753a12cb7171b6a3ed7865718e116b13d8559",
+        "ae436d68c3be587594bd9106f156b3e6a183eb3b741914adf2ac2d24288f4811",
+    ),
     "proxy/layers/http/_http3.py": ("84831ac67fa0b3c38fe0a4030cf84edac68852ccd0bac0648a810ec651a6ad1f",),
     "proxy/layers/tls.py": (
         "76e315d8e64355a757183d3f4dbace43550ce4092d1907547ed9ddf40c6a2c39",

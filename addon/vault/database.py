@@ -156,6 +156,19 @@ def write(database: Database) -> Iterator[Connection]:
         raise
 
 
+def close(database: Database) -> None:
+    """
+    Close the file. What this connection wiped is then gone from it, and from the log beside it, unless others use it just then.
+
+    Without this it would stay there for as long as a proxy has the file open.
+    """
+    with contextlib.suppress(*ERRORS):
+        if database.conn.total_changes:
+            database.conn.execute("PRAGMA busy_timeout = 0")
+            database.conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    database.close()
+
+
 def _connect(path: Path) -> Database:
     connection = sqlite3.connect(str(path), isolation_level=None, timeout=5.0, cached_statements=256)
     try:

@@ -114,6 +114,10 @@ class Idps:
         """All providers in force. Raises Fault."""
         return [_registration(row) for row in query(self._database, _LIVE, {})]
 
+    def take(self, keyring: Keyring) -> None:
+        """Open with these keys from now on."""
+        self._keyring = keyring
+
     def keys(self, registration: Registration) -> bytes:
         """The stored key set, or the shared secret, opened. Raises Fault."""
         rows = query(

@@ -227,6 +227,14 @@ class Keyring:
         """The key with this id, if it is here."""
         return self._keys.get(kid)
 
+    def with_key(self, key: PrivateKey) -> "Keyring":
+        """This ring and one more key, at its end."""
+        return Keyring([*self._keys.values(), key])
+
+    def without(self, kid: str) -> "Keyring":
+        """This ring less one key. Raises Corrupt if it was the only one."""
+        return Keyring([key for other, key in self._keys.items() if other != kid])
+
     @property
     def recipients(self) -> tuple[Recipient, ...]:
         """The public halves, in the order of the keys."""

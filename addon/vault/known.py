@@ -81,13 +81,14 @@ class Known:
         """
         The name of a secret with a value that a request holds in its target or a header, or None.
 
-        As it is, percent-encoded in the target, or in Basic credentials (RFC 7617).
+        As it is, percent-encoded (in a query with "+" for a blank, too), or in Basic credentials (RFC 7617).
         """
         if not self._lengths:
             return None
         parts = [head.target, *[value for _, value in head.headers]]
-        if b"%" in head.target:
-            parts.append(unquote_to_bytes(head.target))
+        parts += [unquote_to_bytes(part) for part in parts if b"%" in part]
+        if b"+" in head.target:
+            parts.append(unquote_to_bytes(head.target.replace(b"+", b" ")))
         text = b"\n".join(parts)
         if b"basic " in text.lower():
             text = b"\n".join([text, *[b64decode(match[1]) for part in parts if (match := _BASIC.fullmatch(part))]])

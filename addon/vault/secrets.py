@@ -2,7 +2,8 @@
 Secrets and their versions, as an operator changes them. Write-only: nothing here can open a value.
 
 Exactly one version is current. A rotation adds a version under the same binding and keeps every grant; a version that is
-no longer current can be rolled back to until its grace ends, and is then destroyed with the next change.
+no longer current can be rolled back to until its grace ends, and is then destroyed: by a proxy within a minute, or by the
+next command that may change the vault.
 """
 
 import json
@@ -151,11 +152,7 @@ class Secrets:
     def destroy_expired(self, *, now: float) -> int:
         """Destroy those, as every new version of any secret does; how many there were. Raises Locked."""
         with write(self._database) as connection:
-            due = self.expired(now=now)
-            if due:
-                self._destroy_expired(connection, now)
-                log.append(connection, at=now, action="secret.expire", subject="", versions=due)
-        return due
+            return self._destroy_expired(connection, now)
 
     def find(self, name: str) -> str:
         """The id of a secret, whatever else of it can be read. Raises NotFound."""
@@ -272,12 +269,16 @@ class Secrets:
             [(secret_id, version, pattern, port, private) for pattern, port in dict.fromkeys(binding.hosts)],
         )
 
-    def _destroy_expired(self, connection: Connection, now: float) -> None:
-        connection.execute(
-            "DELETE FROM versions WHERE destroys_at <= ? AND version <>"
-            " (SELECT current FROM secrets WHERE secrets.id = versions.secret_id)",
+    def _destroy_expired(self, connection: Connection, now: float) -> int:
+        expired = connection.execute(
+            "SELECT s.id, s.name, v.version FROM versions v JOIN secrets s ON s.id = v.secret_id"
+            " WHERE v.destroys_at <= ? AND v.version <> s.current ORDER BY s.name, v.version",
             (now,),
-        )
+        ).fetchall()
+        for secret_id, name, version in expired:
+            connection.execute("DELETE FROM versions WHERE secret_id = ? AND version = ?", (secret_id, version))
+            log.append(connection, at=now, action="secret.expire", subject=name, version=version)
+        return len(expired)
 
 
 def recipients(connection: Connection) -> tuple[Recipient, ...]:

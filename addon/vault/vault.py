@@ -5,7 +5,6 @@ The vault of one installation: `vault.db`, and for the proxy the private key tha
 passes a keyring, and `open` is the only line of the product that sees plaintext.
 """
 
-import contextlib
 import json
 import uuid
 from collections.abc import Iterable
@@ -30,6 +29,7 @@ from addon.vault.known import Known
 from addon.vault.layers import Layers
 from addon.vault.lookup import GrantState, Lookup, Lookups
 from addon.vault.proofs import Proofs
+from addon.vault.recipients import Recipients
 from addon.vault.seal import Place, Sealed, open_sealed, seal
 from addon.vault.secrets import Secrets
 
@@ -53,6 +53,7 @@ class Vault:
         self._lookups = Lookups(data)
         self.secrets = Secrets(data, self.id)
         self.callers = Callers(data)
+        self.recipients = Recipients(data, self.id, home / KEY)
         self.idps = Idps(data, self.id, keyring)
         self.grants = Grants(data, secrets=self.secrets, callers=self.callers, idps=self.idps)
         self.layers = Layers(data)
@@ -124,8 +125,13 @@ class Vault:
         """
         if not self.secrets.expired(now=now):
             return 0
-        with contextlib.closing(database.connect(self.home / DATABASE, writable=True)) as data:
+        data = database.connect(self.home / DATABASE, writable=True)
+        try:
+            # The event loop waits with us, and there is another try soon.
+            data.conn.execute("PRAGMA busy_timeout = 250")
             return Secrets(data, self.id).destroy_expired(now=now)
+        finally:
+            database.close(data)
 
     def lookup(self, *, digest: bytes, tag: str) -> Lookup:
         """What is stored about a key and a grant id, now. Raises Fault."""
@@ -190,6 +196,17 @@ class Vault:
             raise Fault("vault_unavailable", "a sealed value is not what this software seals")
         return Values(fields)
 
+    def take(self, keyring: Keyring) -> None:
+        """Open with these keys from now on. Raises Locked, keeping those there are, unless `self_test` passes with them."""
+        before, self._keyring = self._keyring, keyring
+        try:
+            self.self_test()
+        except BaseException:
+            self._keyring = before
+            raise
+        self.idps.take(keyring)
+        self._known_as_of = None
+
     def self_test(self) -> None:
         """
         Prove, before a socket is opened, that this key opens what is sealed to this vault. Raises Locked.
@@ -213,4 +230,4 @@ class Vault:
         """Close the file."""
         self.proofs.close()
         self.approvals.close()
-        self.database.close()
+        database.close(self.database)

@@ -9,6 +9,7 @@ import pytest
 from addon.audit import writer as module
 from addon.audit.chain import verify
 from addon.audit.reader import follow, read
+from addon.audit.stream import Stream
 from addon.audit.writer import Writer
 from addon.errors import Fault, Locked, Usage
 
@@ -429,3 +430,84 @@ def test_an_unknown_durability_is_refused(folder):
 
     assert caught.value.hint == "one of: power, process"
     assert not folder.exists()
+
+
+# --- breaking -------------------------------------------------------------------------------------------------------
+
+STEPS = [
+    *((Writer, name) for name in ("_advance", "_begin", "_end", "_settle", "_confession")),
+    *((module._Disk, name) for name in ("start", "wait")),
+    *((Stream, name) for name in ("write", "_write", "_restore", "sync", "keep", "take_back")),
+]
+"""What runs between the handing over of a record and its acknowledgement."""
+
+
+@pytest.mark.parametrize("durability", ["power", "process"])
+@pytest.mark.parametrize(("owner", "name"), STEPS)
+async def test_whatever_step_breaks_nobody_waits_and_the_next_record_is_kept(
+    folder, open_writer, make, monkeypatch, owner, name, durability
+):
+    writer = open_writer(durability=durability)
+    await writer.record(make(id="before"))
+    original, calls = getattr(owner, name), []
+
+    def broken(*arguments, **options):
+        calls.append(name)
+        raise RuntimeError
+
+    monkeypatch.setattr(owner, name, broken)
+    refused = [writer.record(make(id=f"never{n}")) for n in range(3)]
+    told = [await asyncio.wait_for(outcome(waiter), 5) for waiter in refused]
+    again = [await asyncio.wait_for(outcome(writer.record(make(id="neither"))), 5) for _ in range(3)]
+    monkeypatch.setattr(owner, name, original)
+
+    assert told + again == ["audit_unavailable" if calls else None] * 6
+    assert await asyncio.wait_for(outcome(writer.record(make(id="after"))), 5) is None
+    assert await asyncio.wait_for(outcome(writer.record(make(id="last"))), 5) is None
+    assert writer.available
+    assert ids(folder)[0] == "before"
+    assert ids(folder)[-2:] == ["after", "last"]
+    assert verify(folder).ok
+
+
+async def test_what_waits_behind_a_step_that_breaks_is_refused_as_well(open_writer, make, disk, monkeypatch):
+    writer = open_writer()
+    disk.hold()
+    first = writer.record(make())
+    await disk.until_busy()
+    second = writer.record(make())
+    monkeypatch.setattr(Stream, "keep", None)
+    disk.free.set()
+
+    assert [await asyncio.wait_for(outcome(each), 5) for each in (first, second)] == ["audit_unavailable"] * 2
+
+
+async def test_closing_tells_everybody_though_it_breaks(folder, open_writer, make, disk, monkeypatch):
+    writer = open_writer()
+    waiter = writer.record(make())
+    monkeypatch.setattr(Stream, "keep", None)
+    writer.close()
+
+    assert await asyncio.wait_for(outcome(waiter), 5) == "audit_unavailable"
+    assert verify(folder).ok
+
+
+def test_a_loop_that_is_gone_before_its_turn_does_not_stop_the_others(folder, open_writer, make):
+    writer = open_writer()
+
+    async def leave():
+        asyncio.get_running_loop().stop()
+        writer.record(make(id="r1"))
+
+    async def stay():
+        await asyncio.wait_for(writer.record(make(id="r2")), 5)
+
+    loop = asyncio.new_event_loop()
+    monopolised = loop.create_task(leave())
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    monopolised.cancel()
+    loop.close()
+    asyncio.run(stay())
+
+    assert ids(folder)[-1] == "r2"

@@ -5,6 +5,7 @@
 import json
 import os
 import re
+import socket
 import ssl
 import subprocess
 import sys
@@ -12,6 +13,8 @@ import threading
 from pathlib import Path
 
 import httpx
+
+from addon.launcher import parse
 
 PROGRAMS = Path(sys.executable).parent
 READY = re.compile(r"alter-egress ready on (http://127\.0\.0\.1:(\d+)) \(\d+ workers?\)")
@@ -178,14 +181,14 @@ class Proxy:
         versions = {"http1": not http2, "http2": http2}
         return {"proxy": self.url(name, key), "verify": context, "timeout": 10, "trust_env": False, **versions}
 
-    def curl(self, *arguments, name=None, key=None, input=None):
-        """Run curl through this proxy; bytes in and out."""
+    def curl(self, *arguments, name=None, key=None, input=None, seconds=20):
+        """Run curl through this proxy, for so many seconds at most; bytes in and out."""
         return subprocess.run(
-            ["curl", "-sS", "--max-time", "20", "--proxy", self.url(name, key), "--cacert", self.ca, *arguments],
+            ["curl", "-sS", f"-m{seconds}", "--proxy", self.url(name, key), "--cacert", self.ca, *arguments],
             input=input,
             stdin=subprocess.DEVNULL if input is None else None,
             capture_output=True,
-            timeout=30,
+            timeout=seconds + 10,
             check=False,
             env=environment(),
         )
@@ -203,3 +206,26 @@ class Proxy:
         self.process.kill()
         self.process.wait()
         self._reader.join(10)
+
+
+class Lone(Proxy):
+    """One worker without a supervisor: `program` of the tests' own, called with the descriptor of its listener."""
+
+    def __init__(self, home, *options, program):
+        self.control = Control(home)
+        settings = parse(["--home", str(home), "--listen", "127.0.0.1:0", *map(str, options)])
+        with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
+            self.port = listener.getsockname()[1]
+            self.address = f"http://127.0.0.1:{self.port}"
+            command = [sys.executable, "-O", program[0], str(listener.fileno()), *program[1:]]
+            inherited = {"pass_fds": [listener.fileno()], "env": environment()}
+            self._start(command, re.compile("ready"), say=settings.dump(), stdin=subprocess.PIPE, **inherited)
+
+    def stop(self):
+        """SIGKILL."""
+        self.kill()
+        self.process.stdin.close()
+
+    def descriptors(self):
+        """How many it has open."""
+        return sum(1 for _ in Path(f"/proc/{self.pid}/fd").iterdir())

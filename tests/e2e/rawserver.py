@@ -343,6 +343,12 @@ def deny(flow):
     hardening.local_response(flow, answer("policy_denied", "id-of-the-record"))
 
 
+def deny_cleartext(flow):
+    """By the scheme that was kept, or else by the one that mitmproxy tells."""
+    if flow.metadata.get("alter.scheme", flow.request.scheme) == "http":
+        deny(flow)
+
+
 def deny_plainly(flow):
     """The way mitmproxy's documentation shows."""
     reply = answer("policy_denied", "id-of-the-record")

@@ -2,35 +2,23 @@
 
 import itertools
 import json
-import re
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
-from addon.launcher import parse
-from tests.e2e.product import Control, Proxy, environment
+from tests.e2e.product import Lone
 from tests.e2e.sabotaged_worker import SIZE, TEXT
 
 PROGRAM = Path(__file__).with_name("sabotaged_worker.py")
 
 
-class Saboteur(Proxy):
-    """One worker without a supervisor. `order` says what breaks from now on."""
+class Saboteur(Lone):
+    """`order` says what breaks from now on."""
 
     def __init__(self, home, *options):
-        self.control = Control(home)
         self._switch = home.with_name(f"{home.name}-switch")
         self._switch.write_bytes(bytes(SIZE))
         self._orders = itertools.count(1)
         self.order("run")
-        settings = parse(["--home", str(home), "--listen", "127.0.0.1:0", *map(str, options)])
-        with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
-            self.port = listener.getsockname()[1]
-            self.address = f"http://127.0.0.1:{self.port}"
-            command = [sys.executable, "-O", PROGRAM, str(listener.fileno()), self._switch]
-            inherited = {"pass_fds": [listener.fileno()], "env": environment()}
-            self._start(command, re.compile("ready"), say=settings.dump(), stdin=subprocess.PIPE, **inherited)
+        super().__init__(home, *options, program=[PROGRAM, self._switch])
 
     def order(self, mode, name=""):
         """See `sabotaged_worker`. Holds for the next call of any function."""

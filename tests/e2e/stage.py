@@ -205,7 +205,8 @@ def refusal(answer, code, *, status, stage=None, title=None):
     assert headers["proxy-status"].startswith("alter-egress; error=")
     assert headers["proxy-status"].endswith(f'; details="{code}"')
     assert "server" not in headers
-    assert headers.get("retry-after") == ("1" if status == 503 else None)
+    again = status == 503 or code == "concurrency_exceeded"
+    assert headers.get("retry-after") == ("1" if again else None)
     assert headers.get("proxy-authenticate") == ('Basic realm="alter-egress"' if status == 407 else None)
     body = answer.json if isinstance(answer.json, dict) else answer.json()
     known = {"type", "title", "status", "code", "detail", "hint", "request_id"}

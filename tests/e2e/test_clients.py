@@ -3,11 +3,8 @@
 import asyncio
 import base64
 import hashlib
-import itertools
 import json
-import shutil
 import ssl
-import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -17,9 +14,7 @@ import pytest
 import requests
 
 from tests.e2e import stage as stages
-from tests.e2e.product import environment
 from tests.e2e.stage import HOSTS, KINDS, VALUES, refusal
-from tests.e2e.wire import basic
 from vaultctl import sigv4_check
 
 BODY = bytes(range(256)) * 80_000
@@ -186,18 +181,6 @@ def test_curl_moves_20_mb_both_ways(stage, upstream, version, tmp_path):
     assert chunked.stdout == down.stdout
 
 
-def test_events_arrive_one_by_one(stage, upstream, http2):
-    with (
-        stage.client(http2=http2) as client,
-        client.stream("GET", "https://api.stripe.test/sse", headers=stage.tag()) as answer,
-    ):
-        lines = [(time.monotonic(), line) for line in answer.iter_lines() if line]
-    times = [at for at, _ in lines]
-    assert [line for _, line in lines] == [f"data: event {n}" for n in range(5)]
-    gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
-    assert all(0.1 < gap < 0.4 for gap in gaps), gaps
-
-
 def test_untagged_requests_pass_without_a_credential(stage, upstream, evil):
     with stage.client() as client:
         assert client.get("https://evil.test/echo", headers={"X-Alter-Reason": "none"}).status_code == 200
@@ -206,41 +189,6 @@ def test_untagged_requests_pass_without_a_credential(stage, upstream, evil):
     assert upstream.last.values("authorization") == ["mine"]
     for seen in [*evil.seen(), *upstream.seen()]:
         assert not [name for name, _ in seen.headers if name.lower().startswith((b"x-alter", b"proxy-"))]
-
-
-NODE = """
-const { ProxyAgent } = require("undici");
-const [proxy, token, ca, grant] = process.argv.slice(2);
-const dispatcher = new ProxyAgent({ uri: proxy, token, requestTls: { ca: require("fs").readFileSync(ca) } });
-require("undici").fetch("https://api.stripe.test/echo", { method: "POST", body: "amount=1", dispatcher,
-    headers: { "X-Alter-Grant": grant } }).then(async (answer) => console.log(answer.status, await answer.text()));
-"""
-
-
-@pytest.fixture(scope="session")
-def node(pytestconfig):
-    """A folder with undici, or a skip."""
-    if not (npm := shutil.which("npm")):
-        pytest.skip("Node is not installed")
-    folder = pytestconfig.cache.mkdir("undici")
-    if not (folder / "node_modules" / "undici").is_dir():
-        done = subprocess.run(
-            [npm, "install", "--silent", "--no-audit", "--no-fund", "--prefix", folder, "undici@6"],
-            capture_output=True, timeout=120, check=False,
-        )  # fmt: skip
-        if done.returncode:
-            pytest.skip("undici cannot be installed")
-    return folder
-
-
-def test_node_fetch(stage, upstream, node):
-    arguments = [stage.proxy.address, basic(*stage.caller), stage.proxy.ca, stage.grants["bearer"]]
-    done = subprocess.run(
-        ["node", "-e", NODE, "-", *arguments], cwd=node, capture_output=True, text=True, timeout=30, check=False,
-        env=environment(),
-    )  # fmt: skip
-    assert done.stdout.startswith("200 "), done.stderr
-    check_credential("bearer", upstream.last)
 
 
 def test_a_program_started_by_vaultctl_run_needs_neither_tag_nor_key(stage, upstream):

@@ -92,9 +92,6 @@ REFUSED = {
 }
 
 
-LOST_SCHEME = pytest.mark.xfail(strict=True, reason="mitmproxy overwrites the scheme before any hook can see it")
-
-
 @pytest.fixture(scope="module")
 def wild(_stage):
     """A grant for a wildcard."""
@@ -151,8 +148,6 @@ def test_leads_nowhere_else(attempt, upstream, evil, case):
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_is_refused(stage, attempt, upstream, evil, case):
-    if stage.engine == "stock" and case == "absolute form with http":
-        pytest.skip("mitmproxy overwrites the scheme; the request goes out over TLS")
     answer = attempt(*REFUSED[case])
     assert answer.status in {0, 400, 403}, answer
     assert answer.status == 0 or answer.code
@@ -179,8 +174,6 @@ EXACT = {
 
 @pytest.mark.parametrize("case", EXACT)
 def test_says_which_rule_was_broken(stage, attempt, case):
-    if stage.engine == "stock" and case == "absolute form with http":
-        pytest.skip("mitmproxy overwrites the scheme; the request goes out over TLS")
     assert attempt(*REFUSED[case]).code == EXACT[case]
 
 
@@ -269,7 +262,7 @@ class TestHttp2:
             ("authority_mismatch", {"pseudo": {":authority": EVIL}}),
             ("authority_mismatch", {"pseudo": {":authority": f"{API}:8443"}}),
             ("authority_mismatch", {"tunnel": EVIL}),
-            pytest.param("cleartext_upstream", {"pseudo": {":scheme": "http"}}, marks=LOST_SCHEME),
+            ("cleartext_upstream", {"pseudo": {":scheme": "http"}}),
             ("tag_repeated", {"tags": 2}),
             ("method_not_bound", {"method": "TRACE"}),
             ("header_forbidden", {"headers": [("x-http-method-override", "TRACE")]}),

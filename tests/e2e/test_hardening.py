@@ -189,6 +189,32 @@ class TestEverySocketIsClosed:
         assert leaked > 0
 
 
+class TestClaims:
+    """P12 and P13"""
+
+    REPLIES: ClassVar = {"/": b"HTTP/1.1 20 OK\r\nContent-Length: 0\r\n\r\n"}
+
+    async def test_the_scheme_that_a_request_claims_is_told(self, hardened, certificate):
+        hardened.tell(plan={"requestheaders": rawserver.deny_cleartext})
+        async with exchange(hardened, certificate) as (origin, client):
+            answers = [await client.send(get(f"{scheme}://{HOST}:{origin.port}/")) for scheme in ("http", "https")]
+            assert [answer.status for answer in answers] == [403, 200]
+
+    async def test_a_response_without_a_status_is_none(self, hardened, certificate):
+        async with exchange(hardened, certificate, replies=self.REPLIES) as (_, client):
+            refusal = await client.send(get())
+            assert (refusal.status, refusal.code) == (502, "upstream_unreachable")
+
+    async def test_plain_mitmproxy_overwrites_the_scheme(self, plain, certificate):
+        plain.tell(plan={"requestheaders": rawserver.deny_cleartext})
+        async with exchange(plain, certificate) as (origin, client):
+            assert (await client.send(get(f"http://{HOST}:{origin.port}/"))).status == 200
+
+    async def test_plain_mitmproxy_takes_any_number_for_a_status(self, plain, certificate):
+        async with exchange(plain, certificate, replies=self.REPLIES, patience=0.3) as (_, client):
+            assert (await client.send(get())).status in {-1, 20}
+
+
 class TestHttp1:
     """P3, P4 and P6"""
 
@@ -249,7 +275,7 @@ class TestHttp1:
     async def test_a_head_over_64_kib_gets_431(self, hardened, certificate):
         async with exchange(hardened, certificate) as (origin, client):
             refusal = await client.send(get(headers=f"X-Filler: {'x' * 70_000}")[:-2])
-            assert (refusal.status, refusal.code) == (431, "header_forbidden")
+            assert (refusal.status, refusal.code) == (431, "header_too_large")
             assert await client.closed()
             assert origin.requests == []
 
@@ -799,6 +825,39 @@ class TestHeldBodiesAreLimited:
             for _ in range(40):
                 await client.send(b"100000\r\n" + b"x" * MB + b"\r\n", answered=False)
             assert await until(lambda: plain.memory() - before > 30 * MB, patience=5)
+
+
+class TestHttp2FlowControl:
+    """P11. The origin takes what its window of 64 KiB allows, and never more."""
+
+    async def upload(self, proxy, certificate, *, most, streams=1):
+        """Send `most` bytes on each stream, or what the proxy takes; the bytes taken."""
+        async with exchange(proxy, certificate, client=H2Client, h2=True) as (_, client):
+            numbers = [await client.begin("POST", end=False) for _ in range(streams)]
+            sent = 0
+            for number in numbers:
+                left = most
+                while left:
+                    room = min(client.wire.local_flow_control_window(number), client.wire.max_outbound_frame_size, left)
+                    if room:
+                        client.wire.send_data(number, b"x" * room)
+                        await client.flush()
+                        sent, left = sent + room, left - room
+                    else:
+                        try:
+                            client.wire.receive_data(await asyncio.wait_for(client.reader.read(65536), 0.5))
+                        except TimeoutError:
+                            break
+            return sent
+
+    async def test_an_upload_is_taken_no_faster_than_its_upstream_takes_it(self, hardened, certificate):
+        assert await self.upload(hardened, certificate, most=40 * MB) < 3 * MB
+
+    async def test_many_uploads_together_have_a_limit_as_well(self, hardened, certificate):
+        assert await self.upload(hardened, certificate, most=2 * MB, streams=20) < 20 * MB
+
+    async def test_plain_mitmproxy_takes_it_all(self, plain, certificate):
+        assert await self.upload(plain, certificate, most=40 * MB) == 40 * MB
 
 
 class TestInstallation:

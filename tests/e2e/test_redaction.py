@@ -9,6 +9,7 @@ import gzip
 import itertools
 import json
 import threading
+import time
 import zlib
 from urllib.parse import quote
 
@@ -16,7 +17,9 @@ import brotli
 import pytest
 
 from addon.redaction.decoding import zstd
+from tests.e2e.behaviours import BEHAVIOURS, reply
 from tests.e2e.stage import AWS_SECRET, HOSTS, VALUES, refusal
+from tests.e2e.upstream import Upstream
 
 HOST = HOSTS["bearer"]
 TOKEN = VALUES["bearer"]["token"]
@@ -329,6 +332,32 @@ def test_what_was_ever_bound_to_a_host_can_be_hidden_as_well(engine, launch, pla
     with stage.client() as client:
         got = client.get(f"https://{HOST}{path}", headers=stage.tag()).text
     assert got == f"{STARS if redact == 'bound' else TOKEN} {VALUES['header']['api_key']}"
+
+
+def test_a_session_of_a_role_is_hidden_as_well_as_the_key_it_was_made_with(
+    engine, launch, upstream, authority, monkeypatch
+):
+    """The upstream plays STS as well."""
+    session = {"SecretAccessKey": "session/secret+canary", "SessionToken": "session-token-canary=="}
+    end = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 3600))
+    members = {"AccessKeyId": "ASIACANARY", "Expiration": end} | session
+    given = "".join(f"<{name}>{value}</{name}>" for name, value in members.items())
+    monkeypatch.setitem(BEHAVIOURS, "", lambda exchange, *_: reply(exchange, 200, given.encode()))
+    with Upstream(["sts.eu-west-1.amazonaws.com", HOSTS["sigv4"]], authority=authority) as aws:
+        stage = launch(engine=engine, leads_to=(aws,))
+        role = ["--assume-role", "arn:aws:iam::123456789012:role/reports"]
+        stage.vaultctl.secret("role", "--kind", "sigv4", "--host", HOSTS["sigv4"], *role, **VALUES["sigv4"])
+        tag = {"X-Alter-Grant": stage.vaultctl.grant("role", "system:billing")}
+        with stage.client() as client:
+            echoed = client.get(f"https://{HOSTS['sigv4']}/echo", headers=tag)
+            shown = client.get(f"https://{HOSTS['sigv4']}/", headers=tag).text
+            aws.scripts["key"] = answering(AWS_SECRET.encode())
+            stored = client.get(f"https://{HOSTS['sigv4']}/script/key", headers=tag).text
+        assert "ASIACANARY/" in dict(aws.last.headers)[b"Authorization"].decode()
+    assert "ASIACANARY/" in echoed.text
+    assert not [value for value in session.values() if value in echoed.text + shown]
+    assert shown.count("*") == sum(map(len, session.values()))
+    assert stored == "*" * len(AWS_SECRET)
 
 
 def test_a_query_that_holds_the_secret_is_refused(stage, ask, upstream):

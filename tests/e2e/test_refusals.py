@@ -17,6 +17,7 @@ LATER = {
     "user_token_required", "user_token_invalid", "delegation_revoked", "delegation_expired", "delegation_source_lost",
     "request_malformed", "not_found", "not_delegable",
     "secret_in_request", "approval_denied", "approval_expired", "rate_limited", "quota_exceeded",
+    "concurrency_exceeded",
 }  # fmt: skip
 """Codes of features that have tests of their own, or are yet to come."""
 
@@ -322,3 +323,38 @@ def test_every_code_of_the_table_is_produced_by_one_of_these_tests():
     sources = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
     produced = set(re.findall(r'"([a-z]+_[a-z_]+|untagged|fault)"', sources))
     assert set(CODES) - LATER <= produced
+
+
+UNREADABLE = {
+    "no request": ("hello\r\n\r\n", "header_forbidden"),
+    "a line without a colon": ("GET /echo HTTP/1.1\r\nHost: {host}\r\nX-Other\r\n\r\n", "header_forbidden"),
+    "two lengths": ("POST /echo HTTP/1.1\r\nHost: {host}\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", "header_forbidden"),
+    "no length": ("POST /echo HTTP/1.1\r\nHost: {host}\r\nContent-Length: x\r\n\r\n", "header_forbidden"),
+    "a head over 64 KiB": ("GET /echo HTTP/1.1\r\nHost: {host}\r\nX-Filler: " + "x" * 66_000, "header_too_large"),
+    "too many lines": ("GET /echo HTTP/1.1\r\nHost: {host}\r\n" + "X-Filler: x\r\n" * 300 + "\r\n", "header_too_large"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", UNREADABLE)
+@pytest.mark.parametrize("where", ["in a tunnel", "outside"])
+def test_what_cannot_be_read_is_refused_on_record(stage, upstream, where, case):
+    raw, code = UNREADABLE[case]
+    raw = raw.replace("{host}", HOST)
+    with stage.wire() as wire:
+        if where == "in a tunnel":
+            wire.tunnel(HOST)
+        else:
+            raw = raw.replace("/echo", f"http://{HOST}/echo")
+        answer = wire.ask(raw)
+        assert case == "too many lines" or wire.closed()
+    refusal(answer, code, status=CODES[code].status, stage=stage)
+    recorded = stage.audit(answer.header("x-alter-request-id"))
+    assert recorded["client_ip"] == "127.0.0.1"
+    assert recorded["host"] == HOST or where == "outside"
+    assert upstream.untouched()
+
+
+def test_no_host_is_refused_on_record(stage, upstream):
+    with stage.wire() as wire:
+        refusal(wire.ask("GET /echo HTTP/1.1\r\n\r\n"), "header_forbidden", status=400, stage=stage)
+    assert upstream.untouched()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.product import start
+from tests.e2e.product import Proxy, start
 from tests.e2e.stage import HOSTS
 
 HOST = HOSTS["bearer"]
@@ -166,3 +166,18 @@ def test_ipv6(seed, tmp_path, upstream, authority_file):
             pytest.skip("there is no IPv6 here")
     done = start(seed.copy(tmp_path / "home").home, "--listen", "[::1]:0", "--workers", "0")
     assert done.returncode == 2, "the address was accepted; the number of workers was not"
+
+
+def test_a_version_whose_grace_is_over_is_destroyed_though_nobody_asks(vaultctl):
+    def versions():
+        return [each["version"] for each in vaultctl.json("secret", "show", "bearer")["versions"]]
+
+    rotated = time.time()
+    vaultctl.rotate("bearer", "--grace", "1s", token="sk_test_rotated_0123456789abcdef")
+    until(lambda: time.time() > rotated + 2)
+    assert versions() == [1, 2]
+    proxy = Proxy(vaultctl.home, "--workers", 2)
+    try:
+        until(lambda: versions() == [2])
+    finally:
+        proxy.stop()

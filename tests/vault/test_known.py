@@ -2,7 +2,7 @@
 
 import base64
 import re
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus, unquote
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -17,6 +17,7 @@ from addon.vault.keyring import Keyring
 from addon.vault.known import Known
 
 ONE, TWO = "sk_live_51Habcdefghijkl", "p4ss/w0rd+with==signs&more"
+BLANKS = "horse battery? staple"
 
 PLACES = {
     "alone": ("/", b"X-Api-Key", "{}"),
@@ -64,6 +65,17 @@ def test_a_value_is_recognised_wherever_a_client_would_put_it(vault, place, name
 def test_a_value_is_recognised_in_the_target_percent_encoded_or_not(vault, target):
     for value in (quote(TWO, safe=""), quote(TWO), TWO):
         assert recognised(vault, Head("GET", target.format(value).encode(), ())) == "two"
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_value_is_recognised_percent_encoded_in_a_header(vault, place):
+    assert recognised(vault, written(place, quote(TWO, safe=""))) == "two"
+
+
+def test_a_value_with_a_blank_is_recognised_as_a_form_writes_it(vault):
+    put(vault, "three", BLANKS)
+    for value in (quote_plus(BLANKS), quote(BLANKS, safe=""), BLANKS.replace(" ", "+")):
+        assert recognised(vault, Head("GET", f"/?a=1&key={value}&b=2".encode(), ())) == "three"
 
 
 @pytest.mark.parametrize("pair", ["user:{}", "{}:", "{}:x"])
@@ -142,6 +154,20 @@ def test_a_value_with_a_run_of_five_is_found_between_any_separators(value, befor
     found = index.find(Head("GET", b"/", ((b"X-Any", f"{before}{value}{after}".encode()),)))
     assert found == ("name" if re.search("[A-Za-z0-9]{5}", value) else None)
     assert len(value) >= known.SHORTEST
+
+
+PIECES = sorted({piece for at in range(len(ONE) + 1) for piece in (ONE[:at], ONE[at:])} | {" ", "%", "=", "x", "/"})
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
+@given(pieces=st.lists(st.sampled_from(PIECES) | st.from_regex(r"[ -~]{1,12}", fullmatch=True), max_size=8))
+def test_nothing_is_recognised_that_is_not_there(pieces):
+    index = Known.__new__(Known)
+    index.__init__(None, reveal=lambda *_: [ONE])
+    index._take([("id", "name", 1)])
+    text = "".join(pieces)
+    for head in (Head("GET", b"/", ((b"X-Any", text.encode()),)), Head("GET", f"/{text}".encode(), ())):
+        assert index.find(head) is None or ONE in text + unquote(text)
 
 
 @pytest.mark.parametrize("grant", ["stripe", None])

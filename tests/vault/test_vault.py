@@ -204,18 +204,23 @@ def test_no_byte_of_a_value_or_a_key_reaches_the_disk(tmp_path, monkeypatch, saf
     assert hits(home, ["vault.init"])  # the search finds what is there
 
 
-def test_a_destroyed_version_is_wiped_and_not_only_unlinked(tmp_path):
+@pytest.mark.parametrize("proxy_runs", [True, False])
+def test_a_destroyed_version_is_wiped_and_not_only_unlinked(tmp_path, proxy_runs):
     home = tmp_path / "home"
     vault = Vault.create(home, now=NOW)
     vault.secrets.put("a", kind="bearer", binding=Binding(hosts=(("a.test", 443),)), values={"token": "x"}, now=NOW)
     payload, wrapped = database.query(vault.database, "SELECT v.payload, w.wrapped FROM versions v, wraps w", {})[0]
     assert payload in (home / "vault.db").read_bytes() or payload in (home / "vault.db-wal").read_bytes()
-    vault.secrets.rotate("a", values={"token": "y"}, now=NOW, grace=0)
-    vault.close()
+    with contextlib.ExitStack() as others:
+        if proxy_runs:
+            proxy = others.enter_context(contextlib.closing(Vault.connect(home, writable=False)))
+            proxy.lookup(digest=b"", tag="")
+        vault.secrets.rotate("a", values={"token": "y"}, now=NOW, grace=0)
+        vault.close()
+        left = b"".join(path.read_bytes() for path in home.glob("vault.db*"))
+        assert payload not in left
+        assert wrapped not in left
     assert names(home) == ["proxy.key", "vault.db"]
-    left = (home / "vault.db").read_bytes()
-    assert payload not in left
-    assert wrapped not in left
 
 
 PLANTED = [

@@ -260,3 +260,45 @@ def test_explain_of_a_grant_that_was_not_the_callers_says_no_more_than_the_recor
     assert (ran.code, len(ran.json["steps"]), ran.json["code"]) == (4, 1, "grant_unavailable")
     log2 = cli("audit", "explain", "request-99")
     assert log2.code == 3
+
+
+def test_a_log_that_was_cut_is_seen_against_a_head_that_was_kept(cli, written, tmp_path):
+    kept = tmp_path / "heads.json"
+    kept.write_text(cli("audit", "head", "--json").out)
+    assert cli("audit", "verify", "--against", str(kept), "--json").json["ok"]
+    (segment,) = (written / "audit").glob("*.jsonl")
+    lines = segment.read_bytes().splitlines(keepends=True)
+    segment.write_bytes(b"".join(lines[:-1]))
+    assert cli("audit", "verify").code == 0, "the chain alone does not show it"
+    ran = cli("audit", "verify", "--against", str(kept), "--json")
+    assert ran.code == 6
+    assert ran.json["first_bad"]["problem"] == "a line that was noted is missing"
+
+
+def test_head_names_the_last_line_of_each_stream(cli, written):
+    (segment,) = (written / "audit").glob("*.jsonl")
+    last = json.loads(segment.read_bytes().splitlines()[-1])
+    (head,) = cli("audit", "head", "--json").json
+    assert set(head) == {"stream", "slot", "seq", "hash"}
+    assert (head["seq"], head["hash"]) == (last["seq"], last["hash"])
+    assert head["hash"] in cli("audit", "head").out
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        "nonsense",
+        '[{"stream": "x"}]',
+        '[{"stream": 1, "slot": 0, "seq": 0, "hash": ""}]',
+        "[" * 100_000,
+    ],
+)
+def test_a_file_without_heads_proves_nothing(cli, written, tmp_path, text):
+    """Not even with a log that is whole."""
+    kept = tmp_path / "heads.json"
+    kept.write_text(text)
+    assert cli("audit", "verify", "--against", str(kept)).code == 2
+    assert cli("audit", "verify", "--against", str(tmp_path / "none")).code == 3

@@ -103,7 +103,10 @@ def test_an_agent_is_a_caller_as_well(run, cli, stripe, stored):
 def test_the_child_trusts_the_public_roots_and_our_ca(run, home):
     environment = json.loads(run("--as", "billing", "--", *PRINT).stdout)
     bundle = environment["SSL_CERT_FILE"]
-    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE", "GIT_SSL_CAINFO", "PIP_CERT"):
+    for name in (
+        *("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE", "GIT_SSL_CAINFO", "PIP_CERT"),
+        "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
+    ):
         assert environment[name] == bundle
     context = ssl.create_default_context(cafile=bundle)
     subjects = [str(root["subject"]) for root in context.get_ca_certs()]

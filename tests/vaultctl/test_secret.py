@@ -233,6 +233,19 @@ def test_the_old_version_is_gone_when_its_grace_is_over(cli, canary, stripe, mon
     assert cli("secret", "rollback", "stripe").code == 3
 
 
+def test_any_command_that_changes_the_vault_destroys_what_is_past_its_grace(cli, canary, stripe, monkeypatch):
+    now = time.time()
+    cli("secret", "rotate", "stripe", "--grace", "10m", input=canary + "2")
+    monkeypatch.setattr(time, "time", lambda: now + 700)
+
+    def versions():
+        return [each["version"] for each in cli("secret", "show", "stripe", "--json").json["versions"]]
+
+    assert versions() == [1, 2]  # to look changes nothing
+    cli("app", "create", "billing")
+    assert versions() == [2]
+
+
 @pytest.mark.parametrize("grace", ["soon", "10", "-1h"])
 def test_a_wrong_grace_rotates_nothing(cli, canary, stripe, grace):
     assert cli("secret", "rotate", "stripe", "--grace", grace, input=canary).code == 2

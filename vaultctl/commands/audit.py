@@ -120,15 +120,41 @@ def explain(session: Session, *, request_id: str) -> None:
         click.get_current_context().exit(explanations.DENIED)
 
 
-@audit.command("verify", examples=["vaultctl audit verify", "vaultctl audit verify --json"])
+@audit.command("head", examples=["vaultctl audit head --json > heads-2026-12-01.json"])
 @pass_session
-def verify(session: Session) -> None:
+def head(session: Session) -> None:
+    """
+    The last line of each stream, to be kept where nobody who can write here can change it.
+
+    `audit verify --against` then shows whether anything up to there was cut off or rewritten.
+    """
+    heads = chain.heads(_folder(session))
+    session.emit(
+        [asdict(each) for each in heads],
+        table(("STREAM", "SLOT", "SEQ", "HASH"), ((each.stream, each.slot, each.seq, each.hash) for each in heads)),
+    )
+    if not heads:
+        session.note("nothing is recorded yet")
+
+
+@audit.command(
+    "verify", examples=["vaultctl audit verify", "vaultctl audit verify --against heads-2026-12-01.json --json"]
+)
+@click.option(
+    "--against",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Heads kept from `audit head --json`, which must be there still.",
+)
+@pass_session
+def verify(session: Session, *, against: Path | None) -> None:
     """
     Read every line and check that it is as it was written.
 
-    Exit code 6 if one is not; the first is named.
+    Exit code 6 if one is not; the first is named. Lines cut off at the end, and a tail that was rewritten as a whole, are
+    seen only --against heads that were kept elsewhere.
     """
-    verdict = chain.verify(_folder(session))
+    verdict = chain.verify(_folder(session), noted=[] if against is None else _kept(against))
     bad = verdict.first_bad
     session.emit(
         {"ok": verdict.ok, "records": verdict.records, "first_bad": asdict(bad) if bad else None},
@@ -168,6 +194,20 @@ def export(session: Session, *, form: str | None, since: str | None, output: Pat
     _write(output, pieces)
     session.emit({"file": str(output)})
     session.note(f"wrote {output}")
+
+
+def _kept(path: Path) -> list[chain.Head]:
+    try:
+        heads = [chain.Head(**each) for each in json.loads(path.read_bytes())]
+    except OSError as error:
+        raise NotFound(f"{path} cannot be read", hint="name a file that `audit head --json` wrote") from error
+    except (ValueError, TypeError, RecursionError):
+        heads = []
+    if not heads or not all(
+        (type(each.stream), type(each.slot), type(each.seq), type(each.hash)) == (str, int, int, str) for each in heads
+    ):
+        raise Usage(f"{path} holds no heads", hint="name a file that `audit head --json` wrote")
+    return heads
 
 
 def _write(path: Path, pieces: Iterable[str]) -> None:

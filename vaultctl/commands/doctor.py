@@ -172,7 +172,7 @@ def _authority(home: Path, now: float) -> Check:
     if until < now + _SOON:
         level = "fail" if until < now else "warn"
         return Check(
-            "ca", level, f"good until {times.readable(until)}", "make a new one in its place, and have clients trust it"
+            "ca", level, f"good until {times.readable(until)}", "replace it before that: vaultctl ca rotate --prepare"
         )
     return Check("ca", "ok", f"{described['subject']}, good until {times.readable(until)}")
 
