@@ -101,6 +101,8 @@ class Egress:
             return
         self._passed[client.id] = permit
         data.ignore_connection = True
+        data.context.server.tls = False  # not with us, so nobody waits for it
+        hardening.pass_on(client.id)
 
     def _intercept(self, data: tls.ClientHelloData, host: str) -> None:
         """

@@ -39,6 +39,7 @@ from addon.hardening.local import (
     connection_refused,
     hang_up,
     local_response,
+    pass_on,
     upstream_code,
 )
 from addon.hardening.target import Unproven
@@ -60,6 +61,7 @@ __all__ = [
     "hang_up",
     "install",
     "local_response",
+    "pass_on",
     "upstream_code",
 ]
 
