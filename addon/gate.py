@@ -25,6 +25,7 @@ from addon.callers import KeySource
 from addon.complaints import complain
 from addon.consent import Shown
 from addon.errors import Fault, Refusal
+from addon.interception import Interception
 from addon.load import Load
 from addon.model import Clock, Head, Outgoing, Record, Request
 from addon.network import port_allowed
@@ -125,6 +126,7 @@ class Gate:
         self._announce = announce
         self.load = load or Load()
         self._clock = clock
+        self.interception = Interception(settings, vault=vault)
         self._held = 0
         self._held_by: dict[str, int] = {}
         self._watch = Watch()
@@ -152,17 +154,48 @@ class Gate:
             id=request.id, at=now, phase="outcome", decision="refused", caller=str(caller or ""),
             host=request.host, port=request.port, method="CONNECT", client_ip=request.client_ip,
         )  # fmt: skip
-        if not self._port_open(request.host, request.port):
-            return _refused(record, "address_forbidden")
+        code = self._refuse_tunnel(request.host, request.port)
+        if code:
+            return _refused(record, code)
         if caller and not self.load.claim(request.connection, str(caller)):
             return _refused(record, "concurrency_exceeded")
         return None
 
-    async def enter(self, request: Request) -> Permit | Denial:
+    def _refuse_tunnel(self, host: str, port: int) -> str | None:
+        if not self.port_open(host, port):
+            return "address_forbidden"
+        if self.interception.contradicted(host, port):
+            return "passthrough_bound"
+        opaque = self._settings.untagged != "pass" and self.interception.passes(host, port, sni=None)
+        return "untagged" if opaque else None
+
+    async def pass_through(self, request: Request) -> Permit | None:
+        """The permit of a tunnel that `interception` lets pass, once it is on record. None: read it, and judge what comes."""
+        try:
+            if self._settings.untagged != "pass" or not self.port_open(request.host, request.port):
+                return None
+            now = self._clock()
+            caller = pipeline.admit(request, vault=self._vault, now=now)
+            if isinstance(caller, Refused):
+                return None
+            record = Record(
+                id=request.id, at=now, phase="intent", decision="passed", caller=str(caller or ""),
+                host=request.host, port=request.port, method="CONNECT", client_ip=request.client_ip,
+            )  # fmt: skip
+            await self._audit.record(record)
+        except Exception as error:  # noqa: BLE001  whatever it is, nothing passes unrecorded
+            complain("a tunnel could not be passed through", error)
+            return None
+        self.active += 1
+        return Permit(record, request.head, None, time.monotonic())
+
+    async def enter(self, request: Request) -> Permit | Denial:  # noqa: PLR0911  one for each end it can come to
         """Decide about a request and make the record durable. A `local` one is then for `answer`, not for an upstream."""
         if request.host == selfservice.HOST:
             return await self._receive(request)
         try:
+            if self.interception.contradicted(request.host, request.port):
+                return await self.refuse(request, "passthrough_bound")
             outcome = pipeline.authorize(
                 request, vault=self._vault, now=self._clock(), key_sets=self._key_sets, limits=self._limits
             )
@@ -436,14 +469,15 @@ class Gate:
         if self._settings.untagged != "pass":
             return "untagged"
         host, port = outcome.record.host, outcome.record.port
-        if not self._port_open(host, port):
+        if not self.port_open(host, port):
             return "address_forbidden"
         # A sealed binding opens a private host to its own secret only, not to whoever is on the tunnel.
         if self._vault.bound(host, port) and not await self.resolver.allows_untagged(host, port):
             return "address_forbidden"
         return None
 
-    def _port_open(self, host: str, port: int) -> bool:
+    def port_open(self, host: str, port: int) -> bool:
+        """Whether a tunnel may lead to a port. Raises Fault."""
         return port_allowed(port) or self.resolver.redirected(host, port) or self._vault.bound(host, port) is not None
 
     async def _deny(self, refused: Refused) -> Denial:

@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from addon import files, homes, load, logs
+from addon import files, homes, load, logs, next_proxy
 from addon.errors import Conflict, OperatorError, Usage
 from addon.settings import Settings, parse_listen, parse_size
 
@@ -84,11 +84,15 @@ def parse(argv: list[str]) -> Settings:
         help="folder of the vault (default: $ALTER_HOME, or the user's data folder)",
     )
     add("--listen", default="127.0.0.1:8080", metavar="ADDR:PORT", help="loopback address to listen on (default: 127.0.0.1:8080; port 0: a free one)")  # fmt: skip
+    add("--mode", default="regular", metavar="MODE", help="regular, transparent (connections are redirected here), or reverse:https://HOST (all requests are for HOST)")  # fmt: skip
     add("--workers", type=int, default=min(4, _cores()), metavar="N", help="worker processes (default: one per core, at most 4)")  # fmt: skip
     add("--untagged", choices=["pass", "deny"], default="pass", help="requests that name no grant: forward without a credential, or refuse (default: pass)")  # fmt: skip
+    add("--intercept", choices=["all", "bound"], default="all", help="all: read every tunnel; bound: let TLS to hosts that no secret is bound to pass unread (default: all)")  # fmt: skip
+    add("--passthrough", action="append", default=[], metavar="HOST", help="let TLS to this host pass unread, for pinned certificates; no secret may be bound to it (repeatable)")  # fmt: skip
     add("--allow-private", action="append", default=[], metavar="CIDR", help="private network that untagged requests may reach (repeatable)")  # fmt: skip
     add("--connect-to", action="append", default=[], metavar="HOST:PORT:ADDR:PORT", help="send connections for HOST:PORT to a fixed address; TLS still has to prove HOST (repeatable)")  # fmt: skip
     add("--engine", choices=["auto", "stock"], default="auto", help="auto: HTTP/1.1 tunnels on the fast path; stock: everything on mitmproxy's own layers (default: auto)")  # fmt: skip
+    add("--upstream-proxy", default="", metavar="URL", help=f"connect through this HTTP proxy; one with credentials as @FILE, or in {next_proxy.VARIABLE}")  # fmt: skip
     add("--upstream-ca", default="", metavar="FILE", help="CA certificates to trust upstream, besides the public ones")
     add("--max-signed-body", default="64MiB", metavar="SIZE", help="largest body that is held to be hashed for a signature (default: 64MiB)")  # fmt: skip
     add("--redact", choices=["used", "bound"], default="used", help="make unreadable in a response: the secret it was asked for with, or every value of every secret bound to that host (default: used)")  # fmt: skip
@@ -105,15 +109,20 @@ def parse(argv: list[str]) -> Settings:
     add("--log-format", choices=logs.FORMS, default="text", help="complaints as text or as JSON lines (default: text)")
     chosen = parser.parse_args(argv)
     host, port = parse_listen(chosen.listen)
+    via = next_proxy.read(chosen.upstream_proxy, variable=os.environ.get(next_proxy.VARIABLE, ""))
     settings = Settings(
         home=str(homes.locate(chosen.home)),
         listen_host=host,
         listen_port=port,
+        mode=chosen.mode,
         workers=chosen.workers,
         untagged=chosen.untagged,
         engine=chosen.engine,
+        intercept=chosen.intercept,
+        passthrough=tuple(chosen.passthrough),
         allow_private=tuple(chosen.allow_private),
         connect_to=tuple(chosen.connect_to),
+        upstream_proxy=via.dump() if via else "",
         upstream_ca=str(Path(chosen.upstream_ca).absolute()) if chosen.upstream_ca else "",
         max_signed_body=parse_size(chosen.max_signed_body),
         redact=chosen.redact,

@@ -12,7 +12,7 @@ import certifi
 from mitmproxy import master, options
 from mitmproxy.addons import core, next_layer, proxyserver, tlsconfig
 
-from addon import files, hardening, load, network, process, webhook
+from addon import files, hardening, load, modes, network, next_proxy, process, webhook
 from addon.audit.writer import Writer
 from addon.callers.key_sets import KeySets
 from addon.callers.web import Web
@@ -22,6 +22,7 @@ from addon.exchange.errands import Errands
 from addon.exchange.layer import FlatEngine
 from addon.exchange.leaves import Leaves
 from addon.exchange.pool import Pool
+from addon.exchange.reverse import Reverse
 from addon.gate import Gate
 from addon.load import Load
 from addon.network import Rules
@@ -59,15 +60,18 @@ def open_gate(settings: Settings, *, own: tuple[str, int]) -> tuple[Gate, Writer
     if sigv4.KIND.tag in vault.secrets.kinds():
         sigv4.load()
     audit = _writer(settings)(home / "audit", durability=settings.audit_durability, clock=time.time)
+    ca_file, via = settings.upstream_ca or certifi.where(), settings.next_proxy
     resolver = Resolver(
         vault=vault,
         rules=Rules(network.parse_networks(settings.allow_private)),
         redirects=tuple(network.parse_redirect(text) for text in settings.connect_to),
         own=own,
+        via=via,
+        trust=next_proxy.trust(via, ca_file=ca_file) if via else None,
     )
     key_sets = open_key_sets(settings, vault=vault)
     limits = Ledger.open(home / LEDGER)
-    errands = Errands(resolver=resolver, ca_file=settings.upstream_ca or certifi.where())
+    errands = Errands(resolver=resolver, ca_file=ca_file)
     sessions = Sessions(vault=vault, post=errands.post, clock=time.time)
     gate = Gate(
         settings,
@@ -132,14 +136,19 @@ def build(settings: Settings, *, own: tuple[str, int]) -> Proxy:
     host = master.Master(chosen)
     server = proxyserver.Proxyserver()
     host.addons.add(core.Core(), server)
-    leaves = None
-    if settings.engine == "auto":
+    mode, leaves = modes.parse(settings.mode), None
+    transparent = mode.name == "transparent"
+    if mode.name == "reverse":
+        host.addons.add(Reverse())
+    elif settings.engine == "auto":
         pool = Pool(resolver=gate.resolver, ca_file=settings.upstream_ca or certifi.where())
         leaves = Leaves(files.read_private(folder / CA_FILE), clock=time.time)
-        host.addons.add(FlatEngine(gate=gate, pool=pool, leaves=leaves, folder=Path(settings.home)))
+        host.addons.add(
+            FlatEngine(gate=gate, pool=pool, leaves=leaves, folder=Path(settings.home), redirected=transparent)
+        )
     tls = tlsconfig.TlsConfig()
     # Ours comes after TlsConfig, which assigns what our tls_clienthello decides.
-    host.addons.add(next_layer.NextLayer(), tls, Egress(gate))
+    host.addons.add(next_layer.NextLayer(), tls, Egress(gate, transparent=transparent))
     chosen.update(**fixed_options(folder, settings.upstream_ca))
     logging.getLogger().setLevel(logging.WARNING)
     host._legacy_log_events.uninstall()  # noqa: SLF001  formats every log line for consumers we do not have

@@ -193,7 +193,7 @@ class Record(NamedTuple):
     One audit entry: names and ids, never values, queries, bodies or tokens.
 
     `phase` is `intent` (before anything leaves) or `outcome` (after); both carry the request's `id`. `decision` is
-    `authorized`, `refused`, `untagged` or `fault`. `at` is seconds since the epoch (UTC); `duration_ms` runs from the
+    `authorized`, `refused`, `untagged`, `passed` (a tunnel that was not read) or `fault`. `at` is seconds since the epoch (UTC); `duration_ms` runs from the
     intent to the end of the response, which showed the secret in `redactions` places.
     """
 

@@ -86,6 +86,15 @@ def is_public(address: Address) -> bool:
     return address in _GLOBAL_V6 and not any(address in network for network in _SPECIAL_V6)
 
 
+_LOCAL_NAMES = ("localhost", "local", "internal", "home.arpa")
+"""Names that mean something in one network only (RFC 6761, 6762, 8375; `internal` is set aside by ICANN)."""
+
+
+def is_local_name(name: str) -> bool:
+    """Whether a normalised name is local by its form: what can be told where somebody else resolves it."""
+    return "." not in name or name.endswith(tuple(f".{suffix}" for suffix in _LOCAL_NAMES))
+
+
 def is_loopback(text: str) -> bool:
     """Whether an address is this machine's own. Text that is no address is not."""
     try:

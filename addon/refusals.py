@@ -52,6 +52,7 @@ CODES: dict[str, Code] = {
     "approval_expired": Code(403, "Nobody approved the request in time.", "Send it again and have it approved."),
     "approver_required": Code(403, "This caller may not decide about the approval.", "Only an approver decides, with its own key, and never about its own requests; `vaultctl approval approver add` makes one."),
     "untagged": Code(403, "Requests without a grant are not forwarded here.", "Send X-Alter-Grant."),
+    "passthrough_bound": Code(403, "The proxy is told not to read this host's traffic, but a secret is bound to it.", "Start the proxy without --passthrough for this host, or bind the secret elsewhere."),
     "request_malformed": Code(400, "The request to the proxy itself is not what its interface takes.", "https://alter.internal/v1/openapi.json describes it."),
     "not_found": Code(404, "There is no such thing here for this caller.", "https://alter.internal/v1/openapi.json lists what there is."),
     "not_delegable": Code(409, "The grant cannot be delegated now.", "It must be live and issued with --delegable, the agent enabled, and the user's token fresh."),

@@ -3,29 +3,46 @@
 import ipaddress
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from addon import load, logs, network, webhook
+from addon import hosts, load, logs, modes, network, webhook
 from addon.errors import Usage
+from addon.next_proxy import NextProxy
 
 MEBIBYTE = 1 << 20
+
+_CHOICES = {
+    "untagged": ("a choice for untagged traffic", ("pass", "deny")),
+    "engine": ("an engine", ("auto", "stock")),
+    "intercept": ("a choice of what to intercept", ("all", "bound")),
+    "redact": ("a choice of what to redact", ("used", "bound")),
+    "audit_durability": ("a durability", ("power", "process")),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Sizes are bytes. `home` is absolute. `connect_to` and `allow_private` hold text that parses."""
+    """
+    Sizes are bytes. `home` is absolute. `mode`, `connect_to`, `allow_private` and `passthrough` hold text that parses.
+
+    `upstream_proxy` is a `NextProxy`, dumped: it may hold a password, and does not print.
+    """
 
     home: str
     listen_host: str = "127.0.0.1"
     listen_port: int = 8080
+    mode: str = "regular"
     workers: int = 1
     untagged: str = "pass"
     engine: str = "auto"
+    intercept: str = "all"
+    passthrough: tuple[str, ...] = ()
     allow_private: tuple[str, ...] = ()
     connect_to: tuple[str, ...] = ()
     upstream_ca: str = ""
+    upstream_proxy: str = field(default="", repr=False)
     max_signed_body: int = 64 * MEBIBYTE
     redact: str = "used"
     max_connections_per_caller: int = load.CONNECTIONS
@@ -40,21 +57,16 @@ class Settings:
         network.parse_networks(self.allow_private)
         for text in self.connect_to:
             network.parse_redirect(text)
-        if not ipaddress.ip_address(self.listen_host).is_loopback:
-            raise Usage(
-                f"{self.listen_host} is reachable from other machines, and keys would cross the network in clear",
-                hint="listen on 127.0.0.1 or ::1; put a TLS tunnel in front, or run one proxy beside each app",
-            )
-        if self.untagged not in {"pass", "deny"}:
-            raise Usage(f"not a choice for untagged traffic: {self.untagged!r}", hint="use pass or deny")
-        if self.engine not in {"auto", "stock"}:
-            raise Usage(f"not an engine: {self.engine!r}", hint="use auto or stock")
-        if self.redact not in {"used", "bound"}:
-            raise Usage(f"not a choice of what to redact: {self.redact!r}", hint="use used or bound")
+        modes.parse(self.mode)
+        modes.check_listener(self.mode, self.listen_host)
+        for text in self.passthrough:
+            if hosts.parse_pattern(text)[0].startswith("*."):
+                raise Usage(f"not a single host: {text!r}", hint="name each host that is passed through")
+        for name, (what, choices) in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise Usage(f"not {what}: {getattr(self, name)!r}", hint=f"use {' or '.join(choices)}")
         if not (0 < self.max_connections_per_caller <= load.TOTAL and 0 < self.max_requests_per_caller <= load.TOTAL):
             raise Usage("not a number of connections or requests per caller", hint=f"use 1 to {load.TOTAL}")
-        if self.audit_durability not in {"power", "process"}:
-            raise Usage(f"not a durability: {self.audit_durability!r}", hint="use power or process")
         self._check_watching()
         if self.approval_webhook:
             webhook.check_url(self.approval_webhook)
@@ -70,8 +82,13 @@ class Settings:
                 hint="listen on 127.0.0.1 or ::1, and let a collector on this machine send them on",
             )
 
+    @property
+    def next_proxy(self) -> NextProxy | None:
+        """Where connections go through, if not straight to their destination."""
+        return NextProxy.load(self.upstream_proxy) if self.upstream_proxy else None
+
     def dump(self) -> str:
-        """Text for a worker process."""
+        """Text for a worker process, the password of an upstream proxy included."""
         return json.dumps(asdict(self))
 
     @classmethod

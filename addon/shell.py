@@ -5,10 +5,12 @@ A request leaves only with a verdict in `flow.metadata`, which `hardening` deman
 upstream first, then the credential goes in), or `hold` (the body first). Anything else, any exception included, is refused.
 """
 
+import contextlib
 import hashlib
 import ipaddress
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from mitmproxy import connection, http, tls
 from mitmproxy.proxy import server_hooks
@@ -31,9 +33,11 @@ REST = "alter.rest"
 class Egress:
     """The addon for mitmproxy's own HTTP layers."""
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: Gate, *, transparent: bool = False) -> None:
         self._gate = gate
+        self._transparent = transparent
         self._tunnel_keys: dict[str, Proof] = {}
+        self._passed: dict[str, Permit] = {}
         self._open: dict[str, dict[str, Permit]] = {}
 
     # ── tunnels ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -50,21 +54,60 @@ class Egress:
             self._tunnel_keys[flow.client_conn.id] = callers.parse_basic(keys[0])
 
     def client_connected(self, client: connection.Client) -> None:
-        """Whoever has waited longest without proving anything gives way when there are too many."""
+        """
+        Whoever has waited longest without proving anything gives way when there are too many.
+
+        Only what was redirected here is served transparently, and whoever connects to us was not.
+        """
         gives_way = self._gate.load.arrive(client.id, address=str(client.peername[0]))
         if gives_way == client.id:
             client.error = "refused"
         elif gives_way is not None:
             hardening.hang_up(gives_way)
+        if self._transparent and self._gate.resolver.is_own(*client.sockname[:2]):
+            client.error = "not redirected"
 
     def client_disconnected(self, client: connection.Client) -> None:
         """A key proved on CONNECT lives as long as its connection, and so does what was begun on it."""
         self._tunnel_keys.pop(client.id, None)
+        permit = self._passed.pop(client.id, None)
+        if permit is not None:
+            self._gate.leave(permit, status=None)
         self._gate.load.depart(client.id)
         for permit in self._open.pop(client.id, {}).values():
             self._gate.leave(permit, status=None, code="interrupted")  # it broke where no hook tells
 
-    def tls_clienthello(self, data: tls.ClientHelloData) -> None:
+    def tls_clienthello(self, data: tls.ClientHelloData) -> Coroutine[Any, Any, None] | None:
+        """Let through what nobody reads, and intercept the rest."""
+        client, server = data.context.client, data.context.server
+        if server.address is None:
+            return None
+        if self._transparent:
+            # What a CONNECT would have named. The address that the app took for it is not used: it proves nothing.
+            with contextlib.suppress(hosts.NotAName):
+                server.address = (hosts.normalize(client.sni or ""), server.address[1])
+        host, port = hosts.fold(server.address[0]), server.address[1]
+        if self._gate.interception.passes(host, port, sni=client.sni):
+            return self._pass(data, host, port)
+        self._intercept(data, host)
+        return None
+
+    async def _pass(self, data: tls.ClientHelloData, host: str, port: int) -> None:
+        client = data.context.client
+        request = Request(
+            id=secrets.token_hex(16), scheme="https", host=host, port=port, method="CONNECT", target=b"", headers=(),
+            authorities=(), sni=client.sni, client_ip=str(client.peername[0]), tunnel_key=self._tunnel_keys.get(client.id),
+        )  # fmt: skip
+        permit = await self._gate.pass_through(request)
+        if permit is None:
+            self._intercept(data, host)
+            return
+        self._passed[client.id] = permit
+        data.ignore_connection = True
+        data.context.server.tls = False  # not with us, so nobody waits for it
+        hardening.pass_on(client.id)
+
+    def _intercept(self, data: tls.ClientHelloData, host: str) -> None:
         """
         Reach a bound upstream first, so that its certificate is proved before anything is opened and both legs speak
         the same HTTP. No other upstream is contacted before a decision; both legs then speak HTTP/1.1, unless the client
@@ -73,13 +116,13 @@ class Egress:
         client, server = data.context.client, data.context.server
         if server.address is None:
             return
-        host = hosts.fold(server.address[0])
         server.sni = host
         h2_only = bool(client.alpn_offers) and b"http/1.1" not in client.alpn_offers
         if host == selfservice.HOST:
             return  # there is no upstream to meet, and the client may speak what it likes
         try:
             bound = self._gate.bound(host, server.address[1])
+            h2_only = h2_only and self._gate.port_open(host, server.address[1])
         except Exception:  # noqa: BLE001  whatever it is, each request is told, which a handshake cannot do
             bound = True
         data.establish_server_tls_first = bound or h2_only
@@ -100,6 +143,12 @@ class Egress:
             return
         if not self._gate.resolver.allows(address[0], address[1]):
             data.server.error = hardening.connection_refused("address_forbidden")
+
+    def server_connect_error(self, data: server_hooks.ServerConnectionHookData) -> None:
+        """A tunnel that nobody reads ends here, and its record says why."""
+        permit = self._passed.get(data.client.id)
+        if permit is not None:
+            self._gate.abandon(permit, hardening.upstream_code(data.server.error or ""))
 
     async def alter_unjudged(self, refusal: Unjudged) -> None:
         """Record what was refused before there was a request to decide about."""

@@ -14,7 +14,7 @@ import sys
 import time
 from typing import Any
 
-from addon import logs, process
+from addon import logs, modes, process
 from addon.errors import OperatorError
 from addon.settings import Settings
 
@@ -53,7 +53,7 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # blocked by the supervisor until somebody listens
     await loop.connect_read_pipe(lambda: _Lifeline(stop), sys.stdin)
     tidying = asyncio.create_task(proxy.gate.keep_tidy())
-    instance: ServerInstance[Any] = ServerInstance.make("regular", proxy.server)
+    instance: ServerInstance[Any] = ServerInstance.make(modes.parse(settings.mode).spec, proxy.server)
     server = await asyncio.start_server(instance.handle_stream, sock=listener, backlog=1024)
     if settings.metrics:
         from addon.metrics import announce_ready  # noqa: PLC0415

@@ -2,8 +2,8 @@
 The seam to mitmproxy: an addon whose `next_layer` hook takes CONNECT tunnels over.
 
 A tunnel is carried here if its CONNECT is admitted and its client offers HTTP/1.1, or no protocol, in TLS. Everything else
-(a refused CONNECT, plain HTTP in a tunnel, HTTP/2-only clients such as gRPC) goes to mitmproxy's own layers, which see
-the CONNECT as if we had not been there.
+(a refused CONNECT, plain HTTP in a tunnel, HTTP/2-only clients such as gRPC, TLS that nobody is to read) goes to
+mitmproxy's own layers, which see the CONNECT as if we had not been there.
 """
 
 import asyncio
@@ -35,10 +35,15 @@ Commands = layer.CommandGenerator[None]
 
 
 class FlatEngine:
-    """The addon; it goes before mitmproxy's NextLayer. Large bodies that must be held lie in `folder`."""
+    """
+    The addon; it goes before mitmproxy's NextLayer. Large bodies that must be held lie in `folder`.
 
-    def __init__(self, *, gate: Gate, pool: Pool, leaves: Leaves, folder: Path) -> None:
+    Clients begin with CONNECT, or when they are `redirected` here, with TLS.
+    """
+
+    def __init__(self, *, gate: Gate, pool: Pool, leaves: Leaves, folder: Path, redirected: bool = False) -> None:
         self._folder = folder
+        self._begins, self._layer = (b"\x16", RedirectedLayer) if redirected else (b"CONNECT ", ConnectLayer)
         self.gate = gate
         self.pool = pool
         self.leaves = leaves
@@ -50,9 +55,9 @@ class FlatEngine:
         self._watch()
 
     def next_layer(self, choice: layer.NextLayer) -> None:
-        """Take a client that begins with CONNECT."""
-        if choice.layer is None and len(choice.context.layers) == 1 and choice.data_client().startswith(b"CONNECT "):
-            choice.layer = ConnectLayer(choice.context, self)
+        """Take a client that begins as those do that we carry."""
+        if choice.layer is None and len(choice.context.layers) == 1 and choice.data_client().startswith(self._begins):
+            choice.layer = self._layer(choice.context, self)
 
     def carry(self, client: Stream, opening: Opening, *, on_end: Callable[[], None]) -> None:
         """Serve a tunnel in a task of its own."""
@@ -88,7 +93,7 @@ class ConnectLayer(layer.Layer):
         self._received = b""
         self._connect = b""
         self._opening: Opening | None = None
-        self._stock: HttpLayer | None = None
+        self._stock: layer.Layer | None = None
         self._swallow = False
         self._taken = False
         self._patience: commands.RequestWakeup | None = None
@@ -161,10 +166,16 @@ class ConnectLayer(layer.Layer):
             return
         if found is None:
             return
-        if found.alpn and b"http/1.1" not in found.alpn:
+        if self._opening is None or not self._carries(self._opening, found):
             yield from self._leave(self._connect)
             return
         self._take_over(found.sni)
+
+    def _carries(self, opening: Opening, found: hello.Hello) -> bool:
+        """Whether the client can speak HTTP/1.1, and not past us."""
+        if found.alpn and b"http/1.1" not in found.alpn:
+            return False
+        return not self._engine.gate.interception.passes(opening.host, opening.port, sni=found.sni)
 
     def _take_over(self, sni: str | None) -> None:
         """From here on the client's bytes go to our stream; mitmproxy sees the connection end when we are done."""
@@ -201,11 +212,14 @@ class ConnectLayer(layer.Layer):
     def _leave(self, already_answered: bytes) -> Commands:
         """Let mitmproxy's layers have the tunnel from its first byte; its answer to a CONNECT we answered is dropped."""
         self._swallow = bool(already_answered)
-        self._stock = HttpLayer(self.context, HTTPMode.regular)
+        self._stock = self._make_stock()
         yield from self._to_stock(events.Start())
         for data in (already_answered, self._received):
             if data:
                 yield from self._to_stock(events.DataReceived(self.context.client, data))
+
+    def _make_stock(self) -> layer.Layer:
+        return HttpLayer(self.context, HTTPMode.regular)
 
     def _to_stock(self, event: events.Event) -> Commands:
         if self._stock is None:
@@ -217,6 +231,30 @@ class ConnectLayer(layer.Layer):
                     yield commands.CloseConnection(self.context.client)
                 continue
             yield command
+
+
+class RedirectedLayer(ConnectLayer):
+    """
+    Reads the ClientHello of a connection that was redirected here: the name it asks for is what a CONNECT would say.
+
+    The address that the app took for that name is not used. It proves nothing, and each name is resolved here.
+    """
+
+    def _read_connect(self) -> Commands:
+        try:
+            found = hello.peek(self._received)
+            if found is None:
+                return
+            client, server = self.context.client, self.context.server
+            host, port = hosts.normalize(found.sni or ""), server.address[1] if server.address else 0
+        except (hello.NotTls, hosts.NotAName):
+            yield from self._leave(b"")
+            return
+        self._opening = Opening(host, port, found.sni, str(client.peername[0]), None, client.id)
+        yield from self._read_hello()
+
+    def _make_stock(self) -> layer.Layer:
+        return layer.NextLayer(self.context)
 
 
 def _handler_of(client: Connection) -> Any:

@@ -42,6 +42,7 @@ from addon.hardening.local import (
     connection_refused,
     hang_up,
     local_response,
+    pass_on,
     upstream_code,
 )
 from addon.hardening.target import Unproven
@@ -65,6 +66,7 @@ __all__ = [
     "hang_up",
     "install",
     "local_response",
+    "pass_on",
     "upstream_code",
 ]
 

@@ -119,6 +119,12 @@ JOIN secrets s ON s.id = d.secret_id AND s.current = d.version AND s.state = 'ac
 WHERE d.port = :port AND d.pattern IN (:host, :wildcard)
 """
 
+_BOUND_HOST = """
+SELECT count(*) FROM destinations d
+JOIN secrets s ON s.id = d.secret_id AND s.current = d.version AND s.state = 'active'
+WHERE d.pattern IN (:host, :wildcard)
+"""
+
 
 class Lookups:
     """What is stored about keys and grants, read from one database."""
@@ -186,6 +192,11 @@ def bound(database: Database, host: str, port: int) -> bool | None:
     wildcard = "*." + host.partition(".")[2]
     private = query(database, _BOUND, {"host": host, "wildcard": wildcard, "port": port})[0][0]
     return None if private is None else bool(private)
+
+
+def bound_host(database: Database, host: str) -> bool:
+    """Whether an active secret is bound to a host, on any port."""
+    return bool(query(database, _BOUND_HOST, {"host": host, "wildcard": "*." + host.partition(".")[2]})[0][0])
 
 
 def _key(row: tuple[object, ...], policies: object) -> KeyState:

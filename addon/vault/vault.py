@@ -146,6 +146,10 @@ class Vault:
         """Whether `recognise` can tell: only with a private key."""
         return self._keyring is not None
 
+    def bound_host(self, host: str) -> bool:
+        """Whether an active secret is bound to a host, on any port. Raises Fault."""
+        return lookup.bound_host(self.database, host)
+
     def recognise(self, head: Head) -> str | None:
         """
         The name of a secret with a value that a request holds, or None; without a private key, always None. Raises Fault.
