@@ -43,35 +43,41 @@ class _Mark(NamedTuple):
 
 
 class Known:
-    """`reveal(secret_id, version)` gives the texts of a version that must not be seen, or raises Fault."""
+    """`reveal(secret_id, version)` gives the name of a secret and the texts of a version that must not be seen, or raises Fault."""
 
-    def __init__(self, data: Database, *, reveal: Callable[[str, int], Iterable[str]]) -> None:
+    def __init__(self, data: Database, *, reveal: Callable[[str, int], tuple[str, Iterable[str]]]) -> None:
         self._database = data
         self._reveal = reveal
         self._key = secrets.token_bytes(32)
         self._marks: dict[tuple[str, int], tuple[_Mark, ...]] = {}
         self._by_run: dict[bytes, list[_Mark]] = {}
         self._lengths: frozenset[int] = frozenset()
+        self._taken: list[tuple[Any, ...]] | None = None
 
     def refresh(self) -> None:
         """Take over what has been stored or deleted. Raises Fault when the vault cannot answer."""
-        rows = query(
-            self._database, "SELECT s.id, s.name, v.version FROM secrets s JOIN versions v ON v.secret_id = s.id", {}
-        )
-        self._take(rows)
+        rows = query(self._database, "SELECT secret_id, version FROM versions ORDER BY secret_id, version", {})
+        if rows != self._taken:  # most commits store and destroy nothing
+            self._taken = rows if self._take(rows) else None
 
-    def _take(self, rows: list[tuple[Any, ...]]) -> None:
-        stored = {secret_id for secret_id, _, _ in rows}
+    def _take(self, rows: list[tuple[Any, ...]]) -> bool:
+        """Whether all of them could be opened, and need not be looked at again."""
+        stored = {secret_id for secret_id, _ in rows}
         kept = {key: marks for key, marks in self._marks.items() if key[0] in stored}
-        for secret_id, name, version in rows:
+        whole = True
+        for secret_id, version in rows:
             if (secret_id, version) in kept:
                 continue
             try:
-                kept[secret_id, version] = tuple(self._note(name, self._reveal(secret_id, version)))
+                kept[secret_id, version] = tuple(self._note(*self._reveal(secret_id, version)))
             except Unanswered:
                 raise
             except Fault:  # what does not open cannot have come from here
-                continue
+                whole = False
+        self._index(kept)
+        return whole
+
+    def _index(self, kept: dict[tuple[str, int], tuple[_Mark, ...]]) -> None:
         if kept.keys() == self._marks.keys():
             return
         self._marks, self._by_run = kept, {}

@@ -172,19 +172,19 @@ def versions_for(database: Database, host: str, port: int) -> list[tuple[str, in
     return [(str(secret_id), int(number)) for secret_id, number in rows]
 
 
-def version(database: Database, secret_id: str, number: int) -> tuple[str, bytes, Sealed]:
-    """Kind, binding and sealed values of one stored version. Raises Fault when it is gone, or the vault cannot answer."""
+def version(database: Database, secret_id: str, number: int) -> tuple[str, str, bytes, Sealed]:
+    """Name, kind, binding and sealed values of one stored version. Raises Fault when it is gone, or the vault cannot answer."""
     rows = query(
         database,
-        "SELECT s.kind, v.binding, v.payload, w.kid, w.suite, w.wrapped FROM versions v JOIN secrets s ON s.id = v.secret_id"
-        " JOIN wraps w ON w.secret_id = v.secret_id AND w.version = v.version"
+        "SELECT s.name, s.kind, v.binding, v.payload, w.kid, w.suite, w.wrapped"
+        " FROM versions v JOIN secrets s ON s.id = v.secret_id JOIN wraps w ON w.secret_id = v.secret_id AND w.version = v.version"
         " WHERE v.secret_id = :id AND v.version = :version",
         {"id": secret_id, "version": number},
     )
     if not rows:
         raise Fault("vault_unavailable", "a version is gone")
-    kind, binding, payload = rows[0][:3]
-    return kind, binding, Sealed(payload, tuple(Wrap(*row[3:]) for row in rows))
+    name, kind, binding, payload = rows[0][:4]
+    return name, kind, binding, Sealed(payload, tuple(Wrap(*row[4:]) for row in rows))
 
 
 def bound(database: Database, host: str, port: int) -> bool | None:

@@ -170,13 +170,13 @@ class Vault:
         Raises Fault if one cannot be opened: it may have been, before.
         """
         versions = lookup.versions_for(self.database, host, port)
-        return tuple(text for secret_id, version in versions for text in self._reveal(secret_id, version))
+        return tuple(text for secret_id, version in versions for text in self._reveal(secret_id, version)[1])
 
-    def _reveal(self, secret_id: str, version: int) -> Iterable[str]:
-        """The texts of one stored version that nobody should see. Raises Fault."""
-        kind, binding, sealed = lookup.version(self.database, secret_id, version)
+    def _reveal(self, secret_id: str, version: int) -> tuple[str, Iterable[str]]:
+        """The name of a secret, and the texts of one stored version of it that nobody should see. Raises Fault."""
+        name, kind, binding, sealed = lookup.version(self.database, secret_id, version)
         place = Place(vault_id=self.id, secret_id=secret_id, version=version, kind=kind, binding=binding)
-        return credentials.kind(kind).hidden(self._open(sealed, place=place), binding=bindings.load(binding))
+        return name, credentials.kind(kind).hidden(self._open(sealed, place=place), binding=bindings.load(binding))
 
     def open(self, grant: GrantState) -> Values:
         """The fields of the secret behind a grant. Raises Fault unless everything about the row is as it was sealed."""

@@ -159,8 +159,8 @@ def test_what_is_kept_of_a_value_is_neither_the_value_nor_the_same_in_another_pr
 @example(value="-" * 16, before="", after="")
 def test_a_value_with_a_run_of_five_is_found_between_any_separators(value, before, after):
     index = Known.__new__(Known)
-    index.__init__(None, reveal=lambda *_: [value])
-    index._take([("id", "name", 1)])
+    index.__init__(None, reveal=lambda *_: ("name", [value]))
+    index._take([("id", 1)])
     found = index.find(Head("GET", b"/", ((b"X-Any", f"{before}{value}{after}".encode()),)))
     assert found == ("name" if re.search("[A-Za-z0-9]{5}", value) else None)
     assert len(value) >= known.SHORTEST
@@ -173,8 +173,8 @@ PIECES = sorted({piece for at in range(len(ONE) + 1) for piece in (ONE[:at], ONE
 @given(pieces=st.lists(st.sampled_from(PIECES) | st.from_regex(r"[ -~]{1,12}", fullmatch=True), max_size=8))
 def test_nothing_is_recognised_that_is_not_there(pieces):
     index = Known.__new__(Known)
-    index.__init__(None, reveal=lambda *_: [ONE])
-    index._take([("id", "name", 1)])
+    index.__init__(None, reveal=lambda *_: ("name", [ONE]))
+    index._take([("id", 1)])
     text = "".join(pieces)
     for head in (Head("GET", b"/", ((b"X-Any", text.encode()),)), Head("GET", f"/{text}".encode(), ())):
         assert index.find(head) is None or ONE in text + unquote(text)

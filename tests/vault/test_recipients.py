@@ -52,7 +52,7 @@ def opened(home, keyring):
 
 def value(vault, secret_id, version):
     try:
-        return next(iter(vault._reveal(secret_id, version)))
+        return next(iter(vault._reveal(secret_id, version)[1]))
     except Fault:
         return None
 
