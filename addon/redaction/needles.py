@@ -11,6 +11,7 @@ never enough of them in a row could be of a core, there is none.
 """
 
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from functools import cached_property
 from typing import Final
@@ -24,6 +25,8 @@ _SAMPLES: Final = 10
 _PATIENCE: Final = 16
 _OF_A_RUN = bytes(_RUN.fullmatch(bytes((byte,))) is not None for byte in range(256))
 _START: Final = 3
+_GLANCE: Final = 64
+_MANY: Final = 64
 
 
 class Needles:
@@ -74,14 +77,7 @@ class Needles:
         if data[-1] not in self._letters:
             return len(data)
         tail = data[-self._reach :]
-        first = len(tail)
-        for start in self._starts:
-            at = tail.find(start, 0, first + _START - 1)
-            while at >= 0:
-                if self._begins(tail[at:]):
-                    first = at
-                    break
-                at = tail.find(start, at + 1, first + _START - 1)
+        first = next((at for at in self._begun_at(tail) if self._begins(tail, at)), len(tail))
         if first == len(tail):
             for shorter in self._shorter:
                 if tail.endswith(shorter):
@@ -89,12 +85,36 @@ class Needles:
                     break
         return len(data) - len(tail) + first
 
-    def _begins(self, end: bytes) -> bool:
-        return any(needle.startswith(end) and len(needle) > len(end) for needle in self._needles)
+    def _begun_at(self, tail: bytes) -> Iterable[int]:
+        """Where the first letters of a needle are, from the left."""
+        if len(self._starts) > _MANY:
+            return (at for at in range(len(tail) - _START + 1) if tail[at : at + _START] in self._starts)
+        found: list[int] = []
+        for start in self._starts:
+            at = tail.find(start)
+            while at >= 0:
+                found.append(at)
+                at = tail.find(start, at + 1)
+        return sorted(found)
+
+    def _begins(self, tail: bytes, at: int) -> bool:
+        """Whether a needle begins with the rest of `tail`, and goes on. A hostile body makes this a thousand times a piece."""
+        if len(tail) - at > _GLANCE:
+            glance = tail[at : at + _GLANCE]
+            first = bisect_left(self._ordered, glance)
+            if first == len(self._ordered) or not self._ordered[first].startswith(glance):
+                return False
+        end = tail[at:]
+        first = bisect_right(self._ordered, end)
+        return first < len(self._ordered) and self._ordered[first].startswith(end)
 
     @cached_property
     def _needles(self) -> tuple[bytes, ...]:
         return variants(self._texts)
+
+    @cached_property
+    def _ordered(self) -> tuple[bytes, ...]:
+        return tuple(sorted(self._needles))
 
     @cached_property
     def _reach(self) -> int:
@@ -105,8 +125,8 @@ class Needles:
         return b"".join(self._needles)
 
     @cached_property
-    def _starts(self) -> tuple[bytes, ...]:
-        return tuple({needle[:_START] for needle in self._needles})
+    def _starts(self) -> frozenset[bytes]:
+        return frozenset(needle[:_START] for needle in self._needles)
 
     @cached_property
     def _shorter(self) -> tuple[tuple[bytes, ...], ...]:
