@@ -233,6 +233,15 @@ def _check_file(path: Path) -> None:
         raise Locked(f"{path} cannot be read by this user", hint="run as the user or group that owns the vault")
 
 
+def identity(path: Path) -> tuple[int, int] | None:
+    """Which file is at `path`: another one, another value. None if there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def query(database: Database, sql: str, values: dict[str, Any] | tuple[()]) -> list[tuple[Any, ...]]:
     """Rows of one parameterised statement, read now. Raises Unanswered, which is a Fault."""
     try:

@@ -8,13 +8,14 @@ cost the same work.
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 
 from sqlite_utils import Database
 
 from addon.errors import Fault
 from addon.model import User
 from addon.policies.policy import Layer
-from addon.vault.database import query
+from addon.vault.database import Unanswered, identity, query
 from addon.vault.seal import Sealed, Wrap
 
 
@@ -129,8 +130,10 @@ WHERE d.pattern IN (:host, :wildcard)
 class Lookups:
     """What is stored about keys and grants, read from one database."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, path: Path) -> None:
         self._database = database
+        self._path = path
+        self._file = identity(path)
         self._known: dict[tuple[bytes, str], Lookup] = {}
         self.as_of: tuple[int, int] = (-1, -1)
         """Which state of the vault the last answer was of: another value, another state."""
@@ -141,6 +144,8 @@ class Lookups:
 
         SQLite changes `data_version` when another connection commits, and `total_changes` when this one does.
         """
+        if identity(self._path) != self._file:  # what is committed from now on would be to a file that nobody here reads
+            raise Unanswered("vault_unavailable", "another file is in the place of the vault")
         connection = self._database.conn
         if connection.in_transaction:  # what is read now may be taken back
             return read(self._database, digest=digest, tag=tag)

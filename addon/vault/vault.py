@@ -50,7 +50,7 @@ class Vault:
                 f"the vault at {home} has no identity", hint="restore a backup; the file is not a complete vault"
             )
         self.id = str(rows[0][0])
-        self._lookups = Lookups(data)
+        self._lookups = Lookups(data, home / DATABASE)
         self.secrets = Secrets(data, self.id)
         self.callers = Callers(data)
         self.recipients = Recipients(data, self.id, home / KEY)
