@@ -144,7 +144,9 @@ class Lookups:
 
         SQLite changes `data_version` when another connection commits, and `total_changes` when this one does.
         """
-        if identity(self._path) != self._file:  # what is committed from now on would be to a file that nobody here reads
+        if (
+            identity(self._path) != self._file
+        ):  # what is committed from now on would be to a file that nobody here reads
             raise Unanswered("vault_unavailable", "another file is in the place of the vault")
         connection = self._database.conn
         if connection.in_transaction:  # what is read now may be taken back

@@ -4,12 +4,14 @@ import resource
 import shutil
 import ssl
 import subprocess
+import time
 
 import httpx
 import pytest
 
-from tests.e2e.product import Proxy, environment, routes, start
+from tests.e2e.product import Lone, Proxy, environment, routes, start
 from tests.e2e.stage import HOSTS, VALUES, Stage, refusal
+from tests.e2e.test_limits_time import LIMITS, PROGRAM
 
 API = HOSTS["bearer"]
 SECRET = VALUES["bearer"]["token"]
@@ -54,6 +56,25 @@ def test_an_unbound_host_shows_its_own_certificate_and_is_on_record(bound, upstr
     assert (intent["decision"], intent["caller"], intent["port"]) == ("passed", "app:billing", 443)
     assert (outcome["decision"], outcome["code"], outcome["path"]) == ("passed", "", "")
     assert outcome["duration_ms"] > 0
+
+
+def test_a_tunnel_that_nobody_reads_may_be_silent_for_longer_than_one_that_is_read(
+    engine, seed, tmp_path, upstream, authority_file
+):
+    """What is a request in it, and what a pause between two, only its ends can tell."""
+    home = tmp_path / "home"
+    vaultctl = seed.copy(home)
+    limits = [f"patience.{name}={seconds}" for name, seconds in (LIMITS | {"ANSWER": 60}).items()]
+    options = ["--engine", engine, "--intercept", "bound", "--upstream-ca", authority_file, *routes(upstream)]
+    proxy = Lone(home, *options, program=[PROGRAM, *limits])
+    with (
+        Stage(engine, vaultctl, proxy, seed.key, seed.grants, seed.cast) as stage,
+        direct(stage, authority_file, limits=httpx.Limits(keepalive_expiry=60)) as client,
+    ):
+        assert client.get(f"https://{UNBOUND}/echo").status_code == 200
+        time.sleep(3 * LIMITS["HEAD"])
+        assert client.get(f"https://{UNBOUND}/echo").status_code == 200
+        assert len([row for row in stage.records(host=UNBOUND) if row["phase"] == "intent"]) == 1
 
 
 def test_its_record_can_be_listed_and_explained(bound, upstream, authority_file):
