@@ -150,16 +150,10 @@ class Gate:
         caller = pipeline.admit(request, vault=self._vault, now=now)
         if isinstance(caller, Refused):
             return caller
-        record = Record(
-            id=request.id, at=now, phase="outcome", decision="refused", caller=str(caller or ""),
-            host=request.host, port=request.port, method="CONNECT", client_ip=request.client_ip,
-        )  # fmt: skip
         code = self._refuse_tunnel(request.host, request.port)
-        if code:
-            return _refused(record, code)
-        if caller and not self.load.claim(request.connection, str(caller)):
-            return _refused(record, "concurrency_exceeded")
-        return None
+        if not code and caller and not self.load.claim(request.connection, str(caller)):
+            code = "concurrency_exceeded"
+        return _refused(pipeline.begin(request, now=now)._replace(caller=str(caller or "")), code) if code else None
 
     def _refuse_tunnel(self, host: str, port: int) -> str | None:
         if not self.port_open(host, port):
@@ -178,10 +172,7 @@ class Gate:
             caller = pipeline.admit(request, vault=self._vault, now=now)
             if isinstance(caller, Refused):
                 return None
-            record = Record(
-                id=request.id, at=now, phase="intent", decision="passed", caller=str(caller or ""),
-                host=request.host, port=request.port, method="CONNECT", client_ip=request.client_ip,
-            )  # fmt: skip
+            record = pipeline.begin(request, now=now)._replace(decision="passed", caller=str(caller or ""))
             await self._audit.record(record)
         except Exception as error:  # noqa: BLE001  whatever it is, nothing passes unrecorded
             complain("a tunnel could not be passed through", error)
@@ -189,7 +180,7 @@ class Gate:
         self.active += 1
         return Permit(record, request.head, None, time.monotonic())
 
-    async def enter(self, request: Request) -> Permit | Denial:  # noqa: PLR0911  one for each end it can come to
+    async def enter(self, request: Request) -> Permit | Denial:
         """Decide about a request and make the record durable. A `local` one is then for `answer`, not for an upstream."""
         if request.host == selfservice.HOST:
             return await self._receive(request)
@@ -206,28 +197,35 @@ class Gate:
             if isinstance(outcome, Refused):
                 return await self._deny(outcome)
             authorized = outcome if isinstance(outcome, Authorized) else None
-            who = self._count_in(request, outcome.record)
-            if not who:
-                self._refund(authorized)
-                return await self._deny(_refused(outcome.record, "concurrency_exceeded"))
-            try:
-                await self._audit.record(outcome.record)
-            except BaseException:
-                self.load.end(who)
-                self._refund(authorized)
-                raise
+            permit = await self._let_in(request, outcome.record, outcome.head, authorized=authorized)
         except Exception as error:  # noqa: BLE001  whatever it is, the request does not leave
             return self._fault(request, error)
-        self.active += 1
-        permit = Permit(outcome.record, outcome.head, authorized, time.monotonic(), who=who)
-        if authorized and self._sessions.concern(authorized.grant):
+        if authorized and isinstance(permit, Permit) and self._sessions.concern(authorized.grant):
             return await self._assume(permit, authorized)
         return permit
 
-    def _count_in(self, request: Request, record: Record) -> str:
-        """Who the request and its connection count for now; empty if that is one too many."""
+    async def _let_in(
+        self,
+        request: Request,
+        record: Record,
+        clean: Head,
+        *,
+        authorized: Authorized | None = None,
+        local: Local | None = None,
+    ) -> Permit | Denial:
+        """Count a request, unless it is one too many, and make its record durable. What fails is as if it had not been."""
         who = record.caller or f"address {request.client_ip}"
-        return who if self.load.claim(request.connection, who) and self.load.begin(who) else ""
+        if not (self.load.claim(request.connection, who) and self.load.begin(who)):
+            self._refund(authorized)
+            return await self._deny(_refused(record, "concurrency_exceeded"))
+        try:
+            await self._audit.record(record)
+        except BaseException:
+            self.load.end(who)
+            self._refund(authorized)
+            raise
+        self.active += 1
+        return Permit(record, clean, authorized, time.monotonic(), local=local, who=who)
 
     async def _assume(self, permit: Permit, authorized: Authorized) -> Permit | Denial:
         """The permit, once there is a session of the role that the secret is used through."""
@@ -244,18 +242,9 @@ class Gate:
             local = pipeline.receive(request, vault=self._vault, now=self._clock(), key_sets=self._key_sets)
             if isinstance(local, Refused):
                 return await self._deny(local)
-            who = self._count_in(request, local.record)
-            if not who:
-                return await self._deny(_refused(local.record, "concurrency_exceeded"))
-            try:
-                await self._audit.record(local.record)
-            except BaseException:
-                self.load.end(who)
-                raise
+            return await self._let_in(request, local.record, tag.strip(request.head), local=local)
         except Exception as error:  # noqa: BLE001  whatever it is, nothing is answered but that
             return self._fault(request, error)
-        self.active += 1
-        return Permit(local.record, tag.strip(request.head), None, time.monotonic(), local=local, who=who)
 
     def answer(self, permit: Permit, local: Local, body: bytes) -> Denial:
         """What the proxy itself answers to a `local` request, now that its body is here."""
@@ -267,17 +256,12 @@ class Gate:
         except Refusal as refusal:
             return self.abandon(permit, refusal.code)
         except Exception as error:  # noqa: BLE001  whatever it is, the client gets one of our answers
-            complain("a request to the proxy itself failed", error)
-            return self.abandon(permit, error.code if isinstance(error, Fault) else "fault")
+            return self._break_off(permit, "a request to the proxy itself failed", error)
 
     async def refuse(self, request: Request, code: str) -> Denial:
         """Refuse what an engine cannot take for a request. It is recorded as far as it is known."""
         try:
-            record = Record(
-                id=request.id, at=self._clock(), phase="outcome", decision="refused", code=code,
-                host=request.host, port=request.port, method=request.method, client_ip=request.client_ip,
-            )  # fmt: skip
-            return await self._deny(Refused(record=record, code=code))
+            return await self._deny(_refused(self._unjudged(request), code))
         except Exception as error:  # noqa: BLE001  whatever it is, the request does not leave
             return self._fault(request, error)
 
@@ -310,8 +294,7 @@ class Gate:
         except Refusal as refusal:
             return self.abandon(permit, refusal.code, policy=refusal.policy)
         except Exception as error:  # noqa: BLE001  whatever it is, the request does not leave
-            complain("a body could not be judged", error)
-            return self.abandon(permit, error.code if isinstance(error, Fault) else "fault")
+            return self._break_off(permit, "a body could not be judged", error)
         permit.examined = hashlib.sha256(whole).hexdigest()
         return None
 
@@ -336,8 +319,7 @@ class Gate:
         except Refusal as refusal:
             return self.abandon(permit, refusal.code, policy=question.policy, retry_after=refusal.retry_after)
         except Exception as error:  # noqa: BLE001  whatever it is, the request does not leave
-            complain("an approval could not be had", error)
-            return self.abandon(permit, error.code if isinstance(error, Fault) else "fault")
+            return self._break_off(permit, "an approval could not be had", error)
         permit.record = record._replace(approval_id=approval.id, approved_by=approval.decided_by)
         return None
 
@@ -361,12 +343,15 @@ class Gate:
         except Refusal as refusal:
             return self.abandon(permit, refusal.code)
         except Exception as error:  # noqa: BLE001  whatever it is, the request does not leave
-            complain("a request could not be released", error)
-            return self.abandon(permit, error.code if isinstance(error, Fault) else "fault")
+            return self._break_off(permit, "a request could not be released", error)
         if body_sha256 is not None and outgoing.rewriter is not None:
             return self.abandon(permit, "signing_unsupported")  # a held body goes out as it was seen
         permit.released = True
         return outgoing
+
+    def _break_off(self, permit: Permit, what: str, error: Exception) -> Denial:
+        complain(what, error)
+        return self.abandon(permit, error.code if isinstance(error, Fault) else "fault")
 
     def abandon(
         self,
@@ -498,15 +483,16 @@ class Gate:
             return Denial(refusals.answer(fault.code, refused.record.id))
         return Denial(answer)
 
+    def _unjudged(self, request: Request) -> Record:
+        """What may be recorded of a request that nobody has looked into: a path may hold anything."""
+        return pipeline.begin(request, now=self._clock())._replace(path="")
+
     def _fault(self, request: Request, error: Exception) -> Denial:
         """503, and a record if one can be left."""
         code = error.code if isinstance(error, Fault) else "fault"
         complain("a request could not be decided", error)
         answer = refusals.answer(code, request.id)
-        record = Record(
-            id=request.id, at=self._clock(), phase="outcome", decision="fault", code=code, status=answer.status,
-            host=request.host, port=request.port, method=request.method, client_ip=request.client_ip,
-        )  # fmt: skip
+        record = self._unjudged(request)._replace(phase="outcome", decision="fault", code=code, status=answer.status)
         with contextlib.suppress(Exception):  # the answer matters more
             self._audit.post(record)
         return Denial(answer)
