@@ -67,8 +67,3 @@ def write(flow: http.HTTPFlow, head: Head, *, authority: str = "") -> None:
         flow.request.data.authority = b""
     elif authority and flow.request.data.authority:
         flow.request.data.authority = authority.encode("ascii")
-
-
-def read_head(flow: http.HTTPFlow) -> Head:
-    """The head of a flow as it stands."""
-    return Head(flow.request.method, flow.request.data.path, tuple(flow.request.headers.fields))

@@ -20,6 +20,7 @@ from urllib.parse import unquote
 from addon import files, hosts
 from addon.complaints import complain
 from addon.errors import Usage
+from addon.trust import verifying_context
 
 VARIABLE = "ALTER_UPSTREAM_PROXY"
 """The environment variable that may hold the URL with its credentials."""
@@ -106,12 +107,7 @@ def read(option: str, *, variable: str) -> NextProxy | None:
 
 def trust(proxy: NextProxy, *, ca_file: str) -> ssl.SSLContext | None:
     """How the proxy itself is verified, where it is spoken to over TLS."""
-    if proxy.scheme != "https":
-        return None
-    context = ssl.create_default_context(cafile=ca_file)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
-    return context
+    return verifying_context(ca_file) if proxy.scheme == "https" else None
 
 
 class Handshake(asyncio.Protocol):

@@ -15,6 +15,7 @@ from addon import patience
 from addon.exchange.streams import Stream
 from addon.network import AddressForbidden
 from addon.resolver import Resolver
+from addon.trust import verifying_context
 
 FRESH = 4.0
 """Seconds after which a request that must not be repeated gets a new connection: some servers close after 5."""
@@ -48,9 +49,7 @@ class Pool:
 
     def __init__(self, *, resolver: Resolver, ca_file: str) -> None:
         self._resolver = resolver
-        self._context = ssl.create_default_context(cafile=ca_file)
-        self._context.minimum_version = ssl.TLSVersion.TLSv1_2
-        self._context.set_alpn_protocols(["http/1.1"])
+        self._context = verifying_context(ca_file)
         self._idle: dict[Key, deque[Upstream]] = {}
         self._sessions: dict[tuple[str, int], ssl.SSLSession] = {}
         self._count = 0
