@@ -492,9 +492,9 @@ class Gate:
         code = error.code if isinstance(error, Fault) else "fault"
         complain("a request could not be decided", error)
         answer = refusals.answer(code, request.id)
-        record = self._unjudged(request)._replace(phase="outcome", decision="fault", code=code, status=answer.status)
         with contextlib.suppress(Exception):  # the answer matters more
-            self._audit.post(record)
+            record = self._unjudged(request)
+            self._audit.post(record._replace(phase="outcome", decision="fault", code=code, status=answer.status))
         return Denial(answer)
 
 
