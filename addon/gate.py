@@ -153,7 +153,7 @@ class Gate:
         code = self._refuse_tunnel(request.host, request.port)
         if not code and caller and not self.load.claim(request.connection, str(caller)):
             code = "concurrency_exceeded"
-        return _refused(pipeline.begin(request, now=now)._replace(caller=str(caller or "")), code) if code else None
+        return _refused(self._unjudged(request)._replace(caller=str(caller or "")), code) if code else None
 
     def _refuse_tunnel(self, host: str, port: int) -> str | None:
         if not self.port_open(host, port):
@@ -172,7 +172,7 @@ class Gate:
             caller = pipeline.admit(request, vault=self._vault, now=now)
             if isinstance(caller, Refused):
                 return None
-            record = pipeline.begin(request, now=now)._replace(decision="passed", caller=str(caller or ""))
+            record = self._unjudged(request)._replace(decision="passed", caller=str(caller or ""))
             await self._audit.record(record)
         except Exception as error:  # noqa: BLE001  whatever it is, nothing passes unrecorded
             complain("a tunnel could not be passed through", error)
@@ -485,7 +485,10 @@ class Gate:
 
     def _unjudged(self, request: Request) -> Record:
         """What may be recorded of a request that nobody has looked into: a path may hold anything."""
-        return pipeline.begin(request, now=self._clock())._replace(path="")
+        return Record(
+            id=request.id, at=self._clock(), phase="intent", host=request.host, port=request.port,
+            method=request.method, client_ip=request.client_ip,
+        )  # fmt: skip
 
     def _fault(self, request: Request, error: Exception) -> Denial:
         """503, and a record if one can be left."""

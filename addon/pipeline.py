@@ -163,7 +163,7 @@ def authorize(
     collects the explanation.
     """
     trace = Trace(steps)
-    record = begin(request, now=now)
+    record = _begin(request, now=now)
     try:
         trace.at("tag")
         check_shape(request)
@@ -294,7 +294,7 @@ def inject(
 
 def receive(request: Request, *, vault: Vault, now: float, key_sets: KeySource) -> Local | Refused:
     """Who asks something of the proxy itself; the proofs are those of any request. Raises Fault."""
-    record = begin(request, now=now)
+    record = _begin(request, now=now)
     try:
         check_shape(request)
         selfservice.check(request)
@@ -344,12 +344,11 @@ def admit(request: Request, *, vault: Vault, now: float) -> Refused | Caller | N
         state = vault.lookup(digest=proof.key.digest, tag="")
         return callers.identify(proof, state.key, client_ip=request.client_ip, now=now)
     except Refusal as no:
-        record = begin(request, now=now)._replace(phase="outcome", decision="refused", code=no.code)
+        record = _begin(request, now=now)._replace(phase="outcome", decision="refused", code=no.code)
         return Refused(record=record, code=no.code)
 
 
-def begin(request: Request, *, now: float) -> Record:
-    """The record of a request that nothing has been decided about."""
+def _begin(request: Request, *, now: float) -> Record:
     return Record(
         id=request.id,
         at=now,
