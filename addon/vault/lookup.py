@@ -170,10 +170,11 @@ def read(database: Database, *, digest: bytes, tag: str) -> Lookup:
 
 def versions_for(database: Database, host: str, port: int) -> list[tuple[str, int]]:
     """Every stored version that is bound to a destination: the id of its secret, and its number. Raises Fault."""
+    wildcard = "*." + host.partition(".")[2]
     rows = query(
         database,
         "SELECT DISTINCT secret_id, version FROM destinations WHERE port = :port AND pattern IN (:host, :wildcard)",
-        {**_patterns(host), "port": port},
+        {"host": host, "wildcard": wildcard, "port": port},
     )
     return [(str(secret_id), int(number)) for secret_id, number in rows]
 
@@ -195,18 +196,14 @@ def version(database: Database, secret_id: str, number: int) -> tuple[str, str, 
 
 def bound(database: Database, host: str, port: int) -> bool | None:
     """None when no active secret is bound to the destination, else whether one of them allows private addresses."""
-    private = query(database, _BOUND, {**_patterns(host), "port": port})[0][0]
+    wildcard = "*." + host.partition(".")[2]
+    private = query(database, _BOUND, {"host": host, "wildcard": wildcard, "port": port})[0][0]
     return None if private is None else bool(private)
 
 
 def bound_host(database: Database, host: str) -> bool:
     """Whether an active secret is bound to a host, on any port."""
-    return bool(query(database, _BOUND_HOST, _patterns(host))[0][0])
-
-
-def _patterns(host: str) -> dict[str, str]:
-    """What a secret may be bound to that covers a host: itself, or a wildcard for its first label."""
-    return {"host": host, "wildcard": "*." + host.partition(".")[2]}
+    return bool(query(database, _BOUND_HOST, {"host": host, "wildcard": "*." + host.partition(".")[2]})[0][0])
 
 
 def _key(row: tuple[object, ...], policies: object) -> KeyState:
